@@ -1,0 +1,1 @@
+"""The language model: network, gradient-averaging updater, training, evaluation. Knows no Luigi."""

@@ -1,0 +1,190 @@
+"""Files that are either whole or absent: atomic publishing and sealed HDF5 files."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+import h5py
+
+
+class UserError(Exception):
+    """A failure explained to the person who runs the job; shown without a traceback."""
+
+
+class DamagedFile(UserError):
+    """A file that is not what was once published under its name.
+
+    Parameters
+    ----------
+    path : path
+        The file.
+    reason : str
+        What is wrong with it.
+    """
+
+    def __init__(self, path: str | os.PathLike, reason: str):
+        self.path = Path(path)
+        super().__init__(f"{path} is damaged: {reason}. It is made again by the next run.")
+
+
+_TEMPORARY = re.compile(r"\..+\.(\d+)\.tmp$")
+
+
+@contextlib.contextmanager
+def publish(path: str | os.PathLike) -> Iterator[Path]:
+    """Write a file so that it appears under its name whole, or not at all.
+
+    The block writes and closes the temporary file it is given, which lies in the same directory;
+    then it is synced, renamed over `path`, and the directory is synced. If the block fails, the
+    temporary file is removed and what stood under `path` before still stands.
+
+    Parameters
+    ----------
+    path : path
+        Where the file is to appear. Missing parent directories are made.
+
+    Yields
+    ------
+    pathlib.Path
+        The temporary file to write.
+
+    Raises
+    ------
+    UserError
+        When the directory or the disk does not take the file.
+    """
+    path = Path(path)
+    temporary = path.parent / f".{path.name}.{os.getpid()}.tmp"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        _sync(temporary)
+        os.replace(temporary, path)
+        _sync(path.parent)
+    except OSError as error:
+        raise UserError(
+            f"cannot write {path}: {error}. Nothing was published; check the free space and the "
+            "permissions of its folder."
+        ) from error
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+
+
+def sweep_temporaries(folder: str | os.PathLike) -> list[Path]:
+    """Remove the temporary files that killed processes left anywhere below a folder.
+
+    Files of a process that is still alive stay.
+
+    Parameters
+    ----------
+    folder : path
+        Where to look, recursively.
+
+    Returns
+    -------
+    list of pathlib.Path
+        What was removed.
+    """
+    removed = []
+    for temporary in Path(folder).rglob(".*.tmp"):
+        match = _TEMPORARY.match(temporary.name)
+        if match and not _is_alive(int(match.group(1))):
+            with contextlib.suppress(OSError):
+                temporary.unlink()
+                removed.append(temporary)
+    return removed
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return process != os.getpid()
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+_SEAL_BYTES = 512  # the user block of an HDF5 file: the smallest that the format allows
+
+
+@contextlib.contextmanager
+def write_hdf5(path: str | os.PathLike) -> Iterator[h5py.File]:
+    """Write an HDF5 file that is published whole and sealed with the digest of its bytes.
+
+    The seal is a line `sha256 <hex>` in the file's user block, over all that follows the block.
+    It is checked before HDF5 sees the file: on damaged structures the HDF5 library itself can
+    hang or crash.
+
+    Parameters
+    ----------
+    path : path
+        Where the file is to appear.
+
+    Yields
+    ------
+    h5py.File
+        The file, open for writing. The same content gives the same bytes.
+
+    Raises
+    ------
+    UserError
+        When the directory or the disk does not take the file.
+    """
+    with publish(path) as temporary:
+        with h5py.File(temporary, "w", libver="latest", userblock_size=_SEAL_BYTES) as file:
+            yield file
+        with open(temporary, "r+b") as raw:
+            raw.write(_seal_of(raw))
+
+
+@contextlib.contextmanager
+def open_hdf5(path: str | os.PathLike) -> Iterator[h5py.File]:
+    """Check the seal of a file written by `write_hdf5` and open it for reading.
+
+    Raises
+    ------
+    DamagedFile
+        When it is not such a file, or any of its bytes differs from what was written.
+    FileNotFoundError
+        When there is no such file.
+    """
+    check_hdf5(path)
+    with h5py.File(path, "r") as file:
+        yield file
+
+
+def check_hdf5(path: str | os.PathLike) -> None:
+    """Check the seal of a file written by `write_hdf5`; raises as `open_hdf5` does."""
+    with open(path, "rb") as raw:
+        seal = raw.read(_SEAL_BYTES)
+        if not seal.startswith(b"sha256 "):
+            raise DamagedFile(path, "it does not begin with the seal of a finished file")
+        raw.seek(0)
+        if seal != _seal_of(raw):
+            raise DamagedFile(path, "its bytes do not match its seal")
+
+
+def _seal_of(raw: BinaryIO) -> bytes:
+    """The user block for an open HDF5 file; leaves the file at its start."""
+    digest = hashlib.sha256()
+    raw.seek(_SEAL_BYTES)
+    while block := raw.read(1 << 20):
+        digest.update(block)
+    raw.seek(0)
+    return f"sha256 {digest.hexdigest()}\n".encode().ljust(_SEAL_BYTES, b"\0")
