@@ -1,0 +1,131 @@
+"""Theano 1.0.5 and Lasagne 0.1 on Python 3.10 to 3.12: to be imported before either of them.
+
+Both libraries are the last releases of their line and predate these Pythons. Everything they
+need is done here, before they are imported; nothing is edited in their folders. Each remedy
+names what breaks without it. Then Theano is configured: single precision, the compile cache in
+the working folder, and BLAS from the package scipy-openblas32.
+
+The environment variable ``PIPELINE_WORK`` names the working folder (default ``data/work``); what
+``THEANO_FLAGS`` says goes before what is said here.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib.metadata
+import importlib.util
+import os
+import sys
+import types
+import warnings
+from pathlib import Path
+
+# Scalar aliases that numpy 1.24 removed; Theano 1.0.5 and Lasagne 0.1 use them.
+_NUMPY_ALIASES = {"bool": bool, "int": int, "float": float, "object": object,
+                  "complex": complex, "str": str}
+
+# The BLAS routines that Theano's generated code calls. The symbols of scipy-openblas32 carry the
+# prefix "scipy_", so that it can live beside the BLAS that numpy brings.
+_BLAS_ROUTINES = ("gemm", "gemv", "ger", "dot", "axpy", "scal", "copy", "swap", "nrm2", "asum")
+
+
+def _module(name: str, **content: object) -> types.ModuleType:
+    module = types.ModuleType(name)
+    module.__dict__.update(content)
+    sys.modules[name] = module
+    return module
+
+
+def _remedy_python() -> None:
+    if sys.version_info >= (3, 12):
+        # distutils is gone from the standard library; setuptools brings its own copy, which
+        # theano.gof.cmodule finds under the old name.
+        import setuptools  # noqa: F401
+    if sys.version_info >= (3, 11):
+        # The C source of scan's loop that Theano ships includes longintrepr.h, gone in 3.11.
+        # Without the module Theano takes its own loop in Python; each step stays compiled.
+        sys.modules["theano.scan_module.scan_perform_ext"] = None  # type: ignore[assignment]
+    if importlib.util.find_spec("pkg_resources") is None:
+        # setuptools 82 dropped it; Lasagne asks it for its own version.
+        _module("pkg_resources", get_distribution=importlib.metadata.distribution,
+                DistributionNotFound=importlib.metadata.PackageNotFoundError)
+
+
+def _remedy_numpy() -> None:
+    import numpy
+
+    for name, alias in _NUMPY_ALIASES.items():
+        if name not in numpy.__dict__:
+            setattr(numpy, name, alias)
+    if sys.version_info >= (3, 12):
+        # numpy builds no numpy.distutils for Python 3.12; Theano asks it where numpy's headers
+        # are and how numpy was linked.
+        configuration = _module("numpy.distutils.__config__", blas_opt_info={})
+        utilities = _module("numpy.distutils.misc_util",
+                            get_numpy_include_dirs=lambda: [numpy.get_include()])
+        information = _module("numpy.distutils.system_info", get_info=lambda *_: {})
+        package = _module("numpy.distutils", __path__=[], __config__=configuration,
+                          misc_util=utilities, system_info=information)
+        numpy.distutils = package  # type: ignore[attr-defined]
+
+
+def _remedy_lasagne() -> None:
+    # Theano 0.9 dropped theano.tensor.signal.downsample, which Lasagne 0.1 imports for its
+    # pooling layers.
+    from theano.tensor import signal
+    from theano.tensor.signal import pool
+
+    signal.downsample = _module("theano.tensor.signal.downsample", max_pool_2d=pool.pool_2d)
+
+
+def _blas_flags() -> str | None:
+    """Linker flags for scipy-openblas32, loaded so that Theano's modules find it.
+
+    The loader resolves a compiled module's need for the library by the copy loaded here, so no
+    run path has to be written into the modules. Returns None without the package: Theano then
+    goes through numpy's own BLAS, which is right but 15 to 20 % slower.
+    """
+    try:
+        import scipy_openblas32
+    except ImportError:
+        warnings.warn("the package scipy-openblas32 is missing: training works but is slower; "
+                      "'make run' installs it", stacklevel=2)
+        return None
+    folder, library = scipy_openblas32.get_lib_dir(), scipy_openblas32.get_library()
+    ctypes.CDLL(str(Path(folder) / f"lib{library}.so"), mode=ctypes.RTLD_GLOBAL)
+    names = " ".join(f"-D{kind}{routine}_=scipy_{kind}{routine}_"
+                     for routine in _BLAS_ROUTINES for kind in "sd")
+    return f"-L{folder} -l{library} {names}"
+
+
+def _configure() -> None:
+    work = Path(os.environ.get("PIPELINE_WORK", "data/work")).resolve()
+    flags = {
+        "device": "cpu",
+        "floatX": "float32",
+        "base_compiledir": str(work / "theano"),
+    }
+    blas = _blas_flags()
+    if blas is not None:
+        flags["blas.ldflags"] = blas
+    given = os.environ.get("THEANO_FLAGS", "")
+    settings = ",".join(f"{key}={value}" for key, value in flags.items())
+    os.environ["THEANO_FLAGS"] = f"{settings},{given}" if given else settings
+
+
+def _import() -> None:
+    if "theano" in sys.modules:
+        raise ImportError("import model.engine before theano and lasagne")
+    with warnings.catch_warnings():
+        # Both libraries' sources use escapes and modules that newer Pythons warn about.
+        warnings.simplefilter("ignore")
+        _remedy_python()
+        _remedy_numpy()
+        _configure()
+        import theano  # noqa: F401
+
+        _remedy_lasagne()
+        import lasagne  # noqa: F401
+
+
+_import()
