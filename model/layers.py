@@ -1,0 +1,110 @@
+"""The recurrent layer: Lasagne's LSTMLayer, corrected, with one-hot input as indices."""
+
+from __future__ import annotations
+
+from model import engine  # noqa: F401  isort: skip
+
+import lasagne
+import theano
+import theano.tensor as T
+
+
+class LSTMLayer(lasagne.layers.LSTMLayer):
+    """LSTM layer of Graves (2013), eq. 7 to 11, with Lasagne's parameters and interface.
+
+    Three things differ from the layer of Lasagne 0.1. The output gate sees the cell *before* its
+    sigmoid, as in the paper; Lasagne 0.1 adds the peephole term after it. A one-hot input may
+    be given as the indices of its hot columns: the product with the input weights is then the
+    choice of their rows, which gives the same result without the zeros. And there are no masks:
+    all sentences of a batch have the same length.
+
+    Parameters
+    ----------
+    incoming : lasagne.layers.Layer
+        A layer of output shape (sentences, steps, inputs).
+    num_units : int
+        Number of hidden units.
+    grad_clipping : float
+        The gradient of the gates' pre-activations is clipped to ``[-grad_clipping,
+        grad_clipping]`` at every step; 0 for no clipping.
+    peepholes : bool
+        Whether the gates see the cell.
+    learn_init : bool
+        Whether the initial hidden state and cell are learned, or zero.
+    recurrence : {"fused", "scan"}
+        ``"fused"`` runs all steps in one Op of C code; ``"scan"`` is Theano's own loop, the
+        reference. Both compute the same.
+    **kwargs
+        Gates, initial values and name, as `lasagne.layers.LSTMLayer` takes them.
+
+    References
+    ----------
+    .. [1] Graves, A. (2013): Generating sequences with recurrent neural networks.
+           arXiv:1308.0850.
+    """
+
+    def __init__(self, incoming, num_units, grad_clipping=0, peepholes=True, learn_init=False,
+                 recurrence="fused", **kwargs):
+        super().__init__(incoming, num_units, grad_clipping=grad_clipping, peepholes=peepholes,
+                         learn_init=learn_init, **kwargs)
+        self.recurrence = recurrence
+
+    def get_output_for(self, inputs, **kwargs):
+        """Compute the hidden states of all steps.
+
+        Parameters
+        ----------
+        inputs : list of one Theano variable
+            Floats (sentences, steps, inputs), or the integer indices (sentences, steps) of the
+            hot columns of a one-hot input.
+
+        Returns
+        -------
+        Theano variable
+            Hidden states, (sentences, steps, num_units). In memory the steps come first, so
+            that ``dimshuffle(1, 0, 2)`` of it costs nothing.
+        """
+        (inputs,) = inputs
+        hidden = self._scan(inputs)
+        return hidden.dimshuffle(1, 0, 2)
+
+    def _stacked(self, name):
+        gates = ("ingate", "forgetgate", "cell", "outgate")
+        return T.concatenate([getattr(self, f"{name}_{gate}") for gate in gates], axis=-1)
+
+    def _scan(self, inputs):
+        """Hidden states (steps, sentences, num_units) by Theano's scan."""
+        W_in, W_hid = self._stacked("W_in_to"), self._stacked("W_hid_to")
+        if inputs.ndim == 2:
+            steps, sentences = inputs.shape[1], inputs.shape[0]
+            projected = W_in[inputs.T.flatten()].reshape((steps, sentences, 4 * self.num_units))
+        else:
+            projected = T.dot(inputs.dimshuffle(1, 0, 2), W_in)
+        projected += self._stacked("b")
+        peepholes = ([self.W_cell_to_ingate, self.W_cell_to_forgetgate, self.W_cell_to_outgate]
+                     if self.peepholes else [])
+
+        def step(projected, cell_before, hidden_before, W_hid, *peepholes):
+            gates = projected + T.dot(hidden_before, W_hid)
+            if self.grad_clipping:
+                gates = theano.gradient.grad_clip(gates, -self.grad_clipping, self.grad_clipping)
+            ingate, forgetgate, candidate, outgate = (
+                gates[:, n * self.num_units:(n + 1) * self.num_units] for n in range(4))
+            if peepholes:
+                ingate += cell_before * peepholes[0]
+                forgetgate += cell_before * peepholes[1]
+            cell = (T.nnet.sigmoid(forgetgate) * cell_before
+                    + T.nnet.sigmoid(ingate) * T.tanh(candidate))
+            if peepholes:
+                outgate += cell * peepholes[2]
+            return cell, T.nnet.sigmoid(outgate) * T.tanh(cell)
+
+        ones = T.ones((projected.shape[1], 1))
+        (_, hidden), _ = theano.scan(
+            step,
+            sequences=projected,
+            outputs_info=[T.dot(ones, self.cell_init), T.dot(ones, self.hid_init)],
+            non_sequences=[W_hid, *peepholes],
+            strict=True,
+        )
+        return hidden

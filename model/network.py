@@ -1,0 +1,165 @@
+"""The language model as a Lasagne network, and the expressions computed from it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from model import engine  # noqa: F401  isort: skip
+
+import lasagne
+import numpy as np
+from lasagne.layers import DenseLayer, DimshuffleLayer, DropoutLayer, InputLayer, ReshapeLayer
+
+from model.layers import LSTMLayer
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """What the network looks like.
+
+    Parameters
+    ----------
+    num_units : int
+        Hidden units of each recurrent layer.
+    num_layers : int
+        Recurrent layers, one on the other.
+    grad_clipping : float
+        Bound on the gradient of the gates' pre-activations at every step; 0 for none.
+    peepholes : bool
+        Whether the gates see the cell.
+    learn_init : bool
+        Whether the state before the first word is learned, or zero.
+    dropout : float
+        Share of the outputs of each recurrent layer that is dropped in training.
+    recurrence : {"fused", "scan"}
+        How the recurrence is computed; the result is the same.
+    """
+
+    num_units: int
+    num_layers: int = 1
+    grad_clipping: float = 5.0
+    peepholes: bool = True
+    learn_init: bool = False
+    dropout: float = 0.0
+    recurrence: str = "fused"
+
+
+@dataclass(frozen=True)
+class Network:
+    """The layers of a language model that the expressions below start from."""
+
+    input: InputLayer
+    rows: ReshapeLayer
+    output: DenseLayer
+
+    @property
+    def parameters(self) -> list:
+        """The trainable parameters, in a fixed order."""
+        return lasagne.layers.get_all_params(self.output, trainable=True)
+
+
+def build_network(config: NetworkConfig, vocabulary_size: int) -> Network:
+    """Build the network, with new parameters drawn from Lasagne's random state.
+
+    ::
+
+        InputLayer((None, None, vocabulary_size))
+        -> LSTMLayer(num_units, grad_clipping)      once or several times
+        -> the steps of all sentences as rows
+        -> DenseLayer(vocabulary_size, softmax)
+
+    Recurrent weights are drawn with a standard deviation of ``num_units ** -0.5``, which keeps
+    the size of the state from step to step whatever the number of units; Lasagne's own 0.1 is
+    that of 100 units. The forget gate's bias begins at 1, so that the cell remembers from the
+    start [1]_.
+
+    Parameters
+    ----------
+    config : NetworkConfig
+    vocabulary_size : int
+        Entries of the vocabulary, the special symbols included.
+
+    Returns
+    -------
+    Network
+
+    References
+    ----------
+    .. [1] Jozefowicz, R., Zaremba, W., & Sutskever, I. (2015): An empirical exploration of
+           recurrent network architectures. ICML.
+    """
+
+    def gate(**kwargs):
+        W_hid = lasagne.init.Normal(config.num_units**-0.5)
+        return lasagne.layers.Gate(W_in=W_in, W_hid=W_hid, **kwargs)
+
+    layer = input_layer = InputLayer((None, None, vocabulary_size))
+    for number in range(config.num_layers):
+        # A row of the first layer's input weights serves one word; those above sum num_units.
+        W_in = lasagne.init.Normal(0.1 if number == 0 else config.num_units**-0.5)
+        layer = LSTMLayer(
+            layer,
+            config.num_units,
+            grad_clipping=config.grad_clipping,
+            peepholes=config.peepholes,
+            learn_init=config.learn_init,
+            recurrence=config.recurrence,
+            ingate=gate(),
+            forgetgate=gate(b=lasagne.init.Constant(1.0)),
+            cell=gate(W_cell=None, nonlinearity=lasagne.nonlinearities.tanh),
+            outgate=gate(),
+            name=f"lstm{number + 1}",
+        )
+        if config.dropout:
+            layer = DropoutLayer(layer, config.dropout)
+    # Steps first, as the hidden states lie in memory: then the rows are a view of them.
+    rows = ReshapeLayer(DimshuffleLayer(layer, (1, 0, 2)), (-1, config.num_units))
+    output = DenseLayer(rows, vocabulary_size, nonlinearity=lasagne.nonlinearities.softmax,
+                        name="softmax")
+    return Network(input_layer, rows, output)
+
+
+def summed_loss(network: Network, inputs, targets):
+    """Categorical cross-entropy in nats, summed over all steps of all sentences, for training.
+
+    Parameters
+    ----------
+    network : Network
+    inputs : Theano variable
+        Integer indices (sentences, steps), or one-hot floats (sentences, steps, vocabulary).
+    targets : Theano variable
+        Integer indices (sentences, steps) of the words to predict.
+
+    Returns
+    -------
+    Theano scalar
+    """
+    probabilities = lasagne.layers.get_output(network.output, {network.input: inputs})
+    return lasagne.objectives.categorical_crossentropy(
+        probabilities, targets.T.flatten()).sum()
+
+
+def log_probabilities(network: Network, inputs, targets):
+    """Natural logarithm of the probability of each target, without dropout.
+
+    Parameters
+    ----------
+    network : Network
+    inputs, targets : Theano variables
+        As for `summed_loss`.
+
+    Returns
+    -------
+    Theano variable
+        (sentences, steps)
+    """
+    probabilities = lasagne.layers.get_output(network.output, {network.input: inputs},
+                                              deterministic=True)
+    losses = lasagne.objectives.categorical_crossentropy(probabilities, targets.T.flatten())
+    return -losses.reshape((targets.shape[1], targets.shape[0])).T
+
+
+def count_parameters(network: Network) -> int:
+    """Number of trainable weights."""
+    return int(sum(np.prod(parameter.get_value(borrow=True).shape)
+                   for parameter in network.parameters))

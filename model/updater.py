@@ -1,0 +1,135 @@
+"""Many training steps, one update with the average of their gradients.
+
+The gradients of the steps are summed in shared variables, the accumulators, and never leave
+Theano. Two sets of updates over the same accumulators make two compiled functions: one that is
+called for every micro-batch and adds, one that is called once per window, hands the average to
+an update rule of Lasagne, and clears.
+
+Examples
+--------
+>>> accumulators = create_accumulators(params)
+>>> accumulate = theano.function(
+...     [x, y], loss, updates=accumulate_gradients(loss, params, accumulators, x.shape[0]))
+>>> apply = theano.function(
+...     [], updates=average_and_apply(params, accumulators, adagrad, learning_rate=0.005))
+>>> for x, y in micro_batches:
+...     accumulate(x, y)
+>>> apply()
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from model import engine  # noqa: F401  isort: skip
+
+import numpy as np
+import theano
+import theano.tensor as T
+from lasagne.updates import get_or_compute_grads
+
+
+@dataclass(frozen=True)
+class Accumulators:
+    """Sums over the steps since the last update.
+
+    Parameters
+    ----------
+    gradients : list of shared variables
+        One for each parameter, of its shape: the sum of the gradients.
+    count : shared variable
+        Integer scalar: how many terms the sums have, in the unit of the average (sentences or
+        tokens).
+    """
+
+    gradients: list
+    count: object
+
+
+def create_accumulators(params: list) -> Accumulators:
+    """Accumulators of zeros for a list of parameters (shared variables)."""
+    return Accumulators(
+        [theano.shared(np.zeros_like(param.get_value(borrow=True)),
+                       broadcastable=param.broadcastable, name=f"{param.name}_gradients")
+         for param in params],
+        theano.shared(np.int64(0), name="count"),
+    )
+
+
+def accumulate_gradients(loss_or_grads, params: list, accumulators: Accumulators,
+                         count) -> OrderedDict:
+    """Updates that add the gradients of one step to the accumulators.
+
+    Parameters
+    ----------
+    loss_or_grads : symbolic expression or list of expressions
+        A scalar loss expression, *summed* over its terms, not averaged; or a list of its
+        gradients.
+    params : list of shared variables
+        The variables to generate gradients for; they do not change.
+    accumulators : Accumulators
+        From `create_accumulators` for the same list.
+    count : symbolic integer scalar
+        Number of terms in the loss.
+
+    Returns
+    -------
+    OrderedDict
+        A dictionary mapping each accumulator to its update expression.
+    """
+    grads = get_or_compute_grads(loss_or_grads, params)
+    updates = OrderedDict(
+        (total, total + grad) for total, grad in zip(accumulators.gradients, grads))
+    updates[accumulators.count] = accumulators.count + T.cast(count, "int64")
+    return updates
+
+
+def average_gradients(accumulators: Accumulators) -> list:
+    """Expressions for the average gradients: each sum divided by the count.
+
+    Sums over unequal numbers of terms are divided once, by the total: the average is that of
+    all terms, not a mean of means. Calling for it with a count of zero gives not-a-number.
+    """
+    count = T.cast(accumulators.count, theano.config.floatX)
+    return [total / count for total in accumulators.gradients]
+
+
+def average_and_apply(params: list, accumulators: Accumulators, update: Callable,
+                      **kwargs) -> OrderedDict:
+    """Updates that change the parameters once by the average gradients, and clear the sums.
+
+    Parameters
+    ----------
+    params : list of shared variables
+        The variables to generate update expressions for.
+    accumulators : Accumulators
+        Filled by the updates of `accumulate_gradients`.
+    update : function
+        An update rule of Lasagne: ``update(grads, params, **kwargs)``, as
+        `lasagne.updates.adagrad`.
+    **kwargs
+        For the update rule, as ``learning_rate``.
+
+    Returns
+    -------
+    OrderedDict
+        A dictionary mapping each parameter, each variable of the update rule's own state, and
+        each accumulator to its update expression.
+
+    Notes
+    -----
+    With the loss :math:`L = \\sum_n L_n` of the steps since the last update and their total
+    count :math:`N`, the update rule receives :math:`\\frac{1}{N} \\sum_n \\nabla L_n`.
+    """
+    updates = update(average_gradients(accumulators), params, **kwargs)
+    for variable in (*accumulators.gradients, accumulators.count):
+        updates[variable] = T.zeros_like(variable)
+    return updates
+
+
+def update_state(updates: OrderedDict, params: list, accumulators: Accumulators) -> list:
+    """The shared variables that an update rule keeps from update to update, in a fixed order."""
+    others = {*params, *accumulators.gradients, accumulators.count}
+    return [variable for variable in updates if variable not in others]

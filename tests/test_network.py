@@ -1,0 +1,124 @@
+"""The network's loss and gradients against numpy, Lasagne and finite differences."""
+
+from model import engine  # noqa: F401  isort: skip
+
+import lasagne
+import numpy as np
+import pytest
+import theano
+import theano.tensor as T
+
+from model.layers import LSTMLayer
+from model.network import NetworkConfig, build_network, log_probabilities, summed_loss
+from tests.lstm_reference import forward_and_gradients
+
+VOCABULARY = 11
+
+pytestmark = pytest.mark.usefixtures("float64")
+
+
+def named_values(network):
+    """The network's parameters by the names that the reference uses."""
+    params = lasagne.layers.get_all_params(network.output)
+    return {p.name.replace("softmax.", "softmax_").replace("lstm1.", ""): p.get_value()
+            for p in params}
+
+
+def randomize(network, random, scale=0.5):
+    for param in lasagne.layers.get_all_params(network.output):
+        param.set_value(random.normal(0, scale, param.get_value().shape))
+
+
+@pytest.mark.parametrize("recurrence", ["fused", "scan"])
+@pytest.mark.parametrize(
+    "peepholes, grad_clipping", [(True, 0.0), (True, 0.02), (False, 0.02)])
+def test_loss_and_gradients_equal_the_numpy_reference(random, peepholes, grad_clipping,
+                                                      recurrence):
+    config = NetworkConfig(5, peepholes=peepholes, grad_clipping=grad_clipping, learn_init=True,
+                           recurrence=recurrence)
+    network = build_network(config, VOCABULARY)
+    randomize(network, random)
+    x, y = T.imatrices("xy")
+    loss = summed_loss(network, x, y)
+    compute = theano.function([x, y], [loss, *T.grad(loss, network.parameters)])
+    inputs, targets = random.integers(0, VOCABULARY, (2, 3, 7)).astype("int32")
+    got_loss, *got = compute(inputs, targets)
+    want_loss, want = forward_and_gradients(named_values(network), inputs, targets,
+                                            grad_clipping=grad_clipping, peepholes=peepholes)
+    np.testing.assert_allclose(got_loss, want_loss, rtol=1e-10)
+    for param, gradient in zip(network.parameters, got):
+        name = param.name.replace("softmax.", "softmax_").replace("lstm1.", "")
+        np.testing.assert_allclose(gradient, want[name], rtol=1e-8, atol=1e-10, err_msg=name)
+
+
+def test_gradient_equals_finite_differences(random):
+    network = build_network(NetworkConfig(3, num_layers=2), VOCABULARY)
+    randomize(network, random)
+    x, y = T.imatrices("xy")
+    loss = summed_loss(network, x, y)
+    gradients = theano.function([x, y], T.grad(loss, network.parameters))
+    value = theano.function([x, y], loss)
+    inputs, targets = random.integers(0, VOCABULARY, (2, 2, 4)).astype("int32")
+    for param, gradient in zip(network.parameters, gradients(inputs, targets)):
+        direction = random.normal(size=gradient.shape)
+        before = param.get_value()
+        sides = []
+        for step in (1e-5, -1e-5):
+            param.set_value(before + step * direction)
+            sides.append(value(inputs, targets))
+        param.set_value(before)
+        np.testing.assert_allclose((sides[0] - sides[1]) / 2e-5, (gradient * direction).sum(),
+                                   rtol=1e-6, err_msg=param.name)
+
+
+def test_one_hot_input_equals_its_indices(random):
+    network = build_network(NetworkConfig(4, recurrence="scan"), VOCABULARY)
+    x, y = T.imatrices("xy")
+    one_hot = T.tensor3("one_hot")
+    from_indices = summed_loss(network, x, y)
+    from_one_hot = summed_loss(network, one_hot, y)
+    compute = theano.function(
+        [x, one_hot, y],
+        [from_indices, from_one_hot, *T.grad(from_indices, network.parameters),
+         *T.grad(from_one_hot, network.parameters)])
+    inputs, targets = random.integers(0, VOCABULARY, (2, 3, 5)).astype("int32")
+    first, second, *gradients = compute(inputs, np.eye(VOCABULARY)[inputs], targets)
+    np.testing.assert_allclose(first, second, rtol=1e-12)
+    half = len(gradients) // 2
+    for a, b in zip(gradients[:half], gradients[half:]):
+        np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("recurrence", ["fused", "scan"])
+def test_layer_equals_lasagnes_without_peepholes(random, recurrence):
+    one_hot = T.tensor3("one_hot")
+    input_layer = lasagne.layers.InputLayer((None, None, VOCABULARY))
+    ours = LSTMLayer(input_layer, 4, peepholes=False, recurrence=recurrence)
+    stock = lasagne.layers.LSTMLayer(input_layer, 4, peepholes=False)
+    for a, b in zip(ours.get_params(), stock.get_params()):
+        assert a.name == b.name
+        b.set_value(a.get_value())
+    outputs = lasagne.layers.get_output([ours, stock], one_hot)
+    a, b = theano.function([one_hot], outputs)(random.normal(size=(2, 6, VOCABULARY)))
+    np.testing.assert_allclose(a, b, rtol=1e-10)
+
+
+def test_log_probabilities_sum_to_the_loss_and_ignore_dropout(random):
+    network = build_network(NetworkConfig(4, dropout=0.5), VOCABULARY)
+    x, y = T.imatrices("xy")
+    compute = theano.function([x, y], log_probabilities(network, x, y))
+    inputs, targets = random.integers(0, VOCABULARY, (2, 3, 5)).astype("int32")
+    values = compute(inputs, targets)
+    assert values.shape == (3, 5)
+    want, _ = forward_and_gradients(named_values(network), inputs, targets)
+    np.testing.assert_allclose(-values.sum(), want, rtol=1e-10)
+    one = compute(inputs[1:2], targets[1:2])
+    np.testing.assert_allclose(one, values[1:2], rtol=1e-12)
+
+
+def test_dropout_acts_in_training_only(random):
+    network = build_network(NetworkConfig(8, dropout=0.5), VOCABULARY)
+    x, y = T.imatrices("xy")
+    compute = theano.function([x, y], summed_loss(network, x, y))
+    inputs, targets = random.integers(0, VOCABULARY, (2, 3, 5)).astype("int32")
+    assert compute(inputs, targets) != compute(inputs, targets)

@@ -1,0 +1,182 @@
+"""One update with the average of many gradients, against the slow forms it stands for."""
+
+import functools
+
+from model import engine  # noqa: F401  isort: skip
+
+import lasagne
+import numpy as np
+import pytest
+import theano
+import theano.tensor as T
+from lasagne.updates import adagrad
+
+from model.network import NetworkConfig, build_network, summed_loss
+from model.updater import (
+    accumulate_gradients,
+    average_and_apply,
+    create_accumulators,
+    update_state,
+)
+
+VOCABULARY = 9
+RATE = 0.005
+
+pytestmark = pytest.mark.usefixtures("float64")
+
+
+class Setup:
+    """A tiny network, its two functions, and a way to start again from the same parameters."""
+
+    def __init__(self):
+        self.network = build_network(
+            NetworkConfig(4, peepholes=False, recurrence="scan"), VOCABULARY)
+        self.params = self.network.parameters
+        self.initial = [p.get_value() for p in self.params]
+        x, y = T.imatrices("xy")
+        loss = summed_loss(self.network, x, y)
+        self.gradients = theano.function([x, y], T.grad(loss, self.params))
+        self.accumulators = create_accumulators(self.params)
+        self.accumulate = theano.function(
+            [x, y], loss,
+            updates=accumulate_gradients(loss, self.params, self.accumulators, x.shape[0]))
+        updates = average_and_apply(self.params, self.accumulators, adagrad, learning_rate=RATE)
+        self.adagrad_sums = update_state(updates, self.params, self.accumulators)
+        self.apply = theano.function([], updates=updates)
+
+    def reset(self):
+        for param, value in zip(self.params, self.initial):
+            param.set_value(value)
+        for total in self.adagrad_sums:
+            total.set_value(np.zeros_like(total.get_value()))
+
+    def result(self):
+        return [v.get_value() for v in (*self.params, *self.adagrad_sums)]
+
+    def expected(self, averages_of_windows):
+        """Parameters and AdaGrad sums in numpy, after updates by given average gradients."""
+        values = [v.copy() for v in self.initial]
+        sums = [np.zeros_like(v) for v in self.initial]
+        for averages in averages_of_windows:
+            for value, total, gradient in zip(values, sums, averages):
+                total += gradient**2
+                value -= RATE * gradient / np.sqrt(total + 1e-6)
+        return values + sums
+
+
+@pytest.fixture(scope="module")
+def setup(float64):
+    return Setup()
+
+
+@pytest.fixture
+def windows(random):
+    """Windows of (inputs, targets) micro-batches: lengths, sizes and counts all vary."""
+    shapes = [[(3, 5), (2, 7), (1, 2)], [(4, 3)], [(1, 6), (5, 2)], [(2, 4)] * 3]
+    return [[tuple(random.integers(0, VOCABULARY, (2, *shape)).astype("int32"))
+             for shape in window] for window in shapes]
+
+
+def run(setup, windows):
+    setup.reset()
+    for window in windows:
+        for inputs, targets in window:
+            setup.accumulate(inputs, targets)
+        assert setup.accumulators.count.get_value() == sum(len(x) for x, _ in window)
+        setup.apply()
+        assert setup.accumulators.count.get_value() == 0
+        assert all(not g.get_value().any() for g in setup.accumulators.gradients)
+    return setup.result()
+
+
+def assert_equal(got, want):
+    for a, b in zip(got, want, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-13)
+
+
+def test_equals_the_average_of_a_list_of_gradients(setup, windows):
+    got = run(setup, windows)
+    setup.reset()
+    averages = []
+    for window in windows:
+        collected = [setup.gradients(x[n:n + 1], y[n:n + 1])
+                     for x, y in window for n in range(len(x))]
+        averages.append([np.mean(gradients, axis=0) for gradients in zip(*collected)])
+        # The parameters move between windows, so the slow form moves them too.
+        for param, value in zip(setup.params, setup.expected(averages)):
+            param.set_value(value)
+    assert_equal(got, setup.expected(averages))
+
+
+def test_equals_reducing_pairs_and_dividing_by_a_varying_count(setup, windows):
+    got = run(setup, windows)
+    setup.reset()
+    averages = []
+    for window in windows:
+        pairs = [(setup.gradients(x, y), len(x)) for x, y in window]
+        total, count = functools.reduce(
+            lambda a, b: ([p + q for p, q in zip(a[0], b[0])], a[1] + b[1]), pairs)
+        averages.append([gradient / count for gradient in total])
+        for param, value in zip(setup.params, setup.expected(averages)):
+            param.set_value(value)
+    assert_equal(got, setup.expected(averages))
+
+
+def test_equals_one_big_masked_batch(setup, windows):
+    """Lasagne's own layer and mask on ragged sentences, one gradient for the whole window."""
+    one_hot, mask, y = T.tensor3("one_hot"), T.matrix("mask"), T.imatrix("y")
+    input_layer = lasagne.layers.InputLayer((None, None, VOCABULARY), one_hot)
+    mask_layer = lasagne.layers.InputLayer((None, None), mask)
+    hidden = lasagne.layers.LSTMLayer(input_layer, 4, peepholes=False, grad_clipping=5.0,
+                                      mask_input=mask_layer)
+    rows = lasagne.layers.ReshapeLayer(hidden, (-1, 4))
+    output = lasagne.layers.DenseLayer(rows, VOCABULARY,
+                                       nonlinearity=lasagne.nonlinearities.softmax)
+    losses = lasagne.objectives.categorical_crossentropy(
+        lasagne.layers.get_output(output), y.flatten())
+    loss = (losses * mask.flatten()).sum() / mask.shape[0]
+    params = lasagne.layers.get_all_params(output, trainable=True)
+    assert [p.name.split(".")[-1] for p in params] == [
+        p.name.split(".")[-1] for p in setup.params]
+    updates = adagrad(loss, params, learning_rate=RATE)
+    step = theano.function([one_hot, mask, y], updates=updates)
+    for param, value in zip(params, setup.initial):
+        param.set_value(value)
+    for window in windows:
+        longest = max(x.shape[1] for x, _ in window)
+        padded, targets, masks = [], [], []
+        for x, y_values in window:
+            pad = ((0, 0), (0, longest - x.shape[1]))
+            padded.append(np.pad(x, pad))
+            targets.append(np.pad(y_values, pad))
+            masks.append(np.pad(np.ones(x.shape), pad))
+        step(np.eye(VOCABULARY)[np.concatenate(padded)], np.concatenate(masks),
+             np.concatenate(targets))
+    state = [v for v in updates if v not in params]
+    assert_equal(run(setup, windows), [v.get_value() for v in (*params, *state)])
+
+
+def test_the_accumulators_hold_the_summed_gradient(setup, windows):
+    setup.reset()
+    for inputs, targets in windows[0]:
+        setup.accumulate(inputs, targets)
+    sums = [np.sum(g, axis=0) for g in zip(*(setup.gradients(x, y) for x, y in windows[0]))]
+    assert_equal([g.get_value() for g in setup.accumulators.gradients], sums)
+    setup.apply()
+
+
+def test_the_seed_networks_one_hot_input_gives_the_same_sums(setup, windows):
+    setup.reset()
+    one_hot, y = T.tensor3("one_hot"), T.imatrix("y")
+    loss = summed_loss(setup.network, one_hot, y)
+    accumulators = create_accumulators(setup.params)
+    accumulate = theano.function(
+        [one_hot, y], loss,
+        updates=accumulate_gradients(loss, setup.params, accumulators, one_hot.shape[0]))
+    for inputs, targets in windows[0]:
+        a = accumulate(np.eye(VOCABULARY)[inputs], targets)
+        b = setup.accumulate(inputs, targets)
+        np.testing.assert_allclose(a, b, rtol=1e-12)
+    assert_equal([g.get_value() for g in accumulators.gradients],
+                 [g.get_value() for g in setup.accumulators.gradients])
+    setup.apply()
