@@ -1,0 +1,656 @@
+"""Stage 1: from text files to parts, each a text of one sentence a line under its own digest.
+
+A sentence's side (train, valid or test) and the borders between parts depend on hashes of the
+sentences' own texts and on nothing else. So a sentence never changes side when others come or go,
+repeated sentences lie on one side, and an edit anywhere changes the part it lies in and at most
+one neighbour.
+"""
+
+from __future__ import annotations
+
+import bz2
+import contextlib
+import glob
+import gzip
+import hashlib
+import itertools
+import lzma
+import os
+import re
+import unicodedata
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+import numpy as np
+import zstandard
+
+from model.files import UserError, publish
+
+SIDES = ("train", "valid", "test")
+
+_BLOCK_BYTES = 4 << 20  # text is read in blocks of this size: large enough for fast whole-block
+# operations, small enough to forget
+_ZSTANDARD_INPUT_BYTES = 4096  # zstandard inflates all of its input at once, rubbish up to
+# 16,000-fold: this bounds one step's output to some 64 MiB
+_LARGEST_PART_BYTES = 64 << 20  # a part is tokenized in memory, whatever its lines are like
+
+_MARK = b"\xef\xbb\xbf"  # the byte-order mark in UTF-8
+_LEIPZIG_LINE = re.compile(rb"[0-9]+\t")
+
+
+class BadLine(NamedTuple):
+    """A line that cannot be used.
+
+    `line` counts from 1; `offset` counts bytes of the (decompressed) file from 0 and points at the
+    fault where it has a place within the line, else at the line's first byte; `raw` are the line's
+    bytes, of an over-long line only the first `max_line_bytes`.
+    """
+
+    file: Path
+    line: int
+    offset: int
+    reason: str
+    raw: bytes
+
+
+def corpus_files(pattern: str) -> list[Path]:
+    """The files that a file name, a folder or a glob pattern stands for.
+
+    Parameters
+    ----------
+    pattern : str
+        A file; a folder, for all files below it but hidden ones; or a glob pattern (`**` crosses
+        folders). `~` is the home folder.
+
+    Returns
+    -------
+    list of pathlib.Path
+        Regular files in sorted order: the order in which the corpus is read.
+
+    Raises
+    ------
+    UserError
+        When there is no such file, or none that fits.
+    """
+    path = Path(pattern).expanduser()
+    if path.is_file():
+        return [path]
+    if path.is_dir():
+        files = _files_below(path)
+        if not files:
+            raise UserError(f"the corpus folder {path} holds no files: put text files there.")
+        return files
+    files = sorted(
+        Path(name) for name in glob.glob(str(path), recursive=True) if Path(name).is_file()
+    )
+    if files:
+        return files
+    if path.exists():
+        raise UserError(f"the corpus {path} is neither a regular file nor a folder.")
+    raise UserError(
+        f"there is no corpus {pattern!r}: give an existing text file, a folder, or a glob pattern "
+        "that fits some files (a relative one starts from the folder the job was started in: "
+        f"{Path.cwd()})."
+    )
+
+
+def _files_below(folder: Path) -> list[Path]:
+    def refuse(error: OSError) -> None:
+        raise UserError(f"cannot read the corpus folder {folder}: {error}.")
+
+    files = []
+    for parent, folders, names in os.walk(folder, onerror=refuse):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        paths = [Path(parent, name) for name in names if not name.startswith(".")]
+        files += [path for path in paths if path.is_file()]
+    return sorted(files)
+
+
+def read_sentences(
+    path: Path,
+    *,
+    format: str = "auto",
+    max_line_bytes: int = 32768,
+    on_bad_line: Callable[[BadLine], None],
+    counts: dict[str, int],
+    progress: Callable[[int], None] | None = None,
+) -> Iterator[list[bytes]]:
+    r"""Read the sentences of one file in blocks, in bounded memory.
+
+    Only ``\n`` and ``\r\n`` end a line. A sentence is a line in NFC, stripped of white space at
+    its ends; empty ones are skipped.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        Plain text or, by its suffix, .gz, .bz2, .xz or .zst.
+    format : {"auto", "plain", "leipzig"}
+        "leipzig": lines are ``id<TAB>sentence``. "auto": so they are if the first line that is
+        not empty begins with digits and a tab.
+    max_line_bytes : int
+        A longer line is a bad one.
+    on_bad_line : callable
+        Called with a `BadLine`; may raise.
+    counts : dict
+        Its entries "bytes" (decompressed), "lines", "empty", "set_aside" and "sentences" are
+        increased as the file is read.
+    progress : callable, optional
+        Called with the number of bytes of the file, as stored, that were read since its last call.
+
+    Yields
+    ------
+    list of bytes
+        Sentences, in UTF-8.
+
+    Raises
+    ------
+    UserError
+        When the file cannot be read or its compressed data are damaged.
+    """
+    if format not in ("auto", "plain", "leipzig"):
+        raise UserError(f"the corpus format {format!r} is none of: auto, plain, leipzig.")
+    leipzig = {"auto": None, "plain": False, "leipzig": True}[format]
+    line_number = 1
+    for offset, block in _whole_lines(_chunks(path, counts, progress), max_line_bytes):
+        lines = block.split(b"\n")
+        if not lines[-1]:
+            lines.pop()
+        if leipzig is None:
+            leipzig = _begins_as_leipzig(lines)
+        sentences = _good_lines(block, bool(leipzig), max_line_bytes)
+        bad = 0
+        if sentences is None:
+            sentences = []
+            for number, line in enumerate(lines, line_number):
+                try:
+                    sentences.append(_sentence(line, bool(leipzig), max_line_bytes))
+                except _Unusable as fault:
+                    place = offset + fault.offset
+                    on_bad_line(BadLine(path, number, place, str(fault), line[:max_line_bytes]))
+                    bad += 1
+                offset += len(line) + 1
+        encoded = [sentence.encode() for sentence in sentences if sentence]
+        line_number += len(lines)
+        counts["lines"] += len(lines)
+        counts["empty"] += len(lines) - bad - len(encoded)
+        counts["set_aside"] += bad
+        counts["sentences"] += len(encoded)
+        yield encoded
+
+
+def hash_sentences(sentences: list[bytes]) -> np.ndarray:
+    """A hash of each sentence's text: uint64 (sentences,), the same on every machine, for ever."""
+    return np.fromiter(map(zlib.crc32, sentences), dtype=np.uint64, count=len(sentences))
+
+
+def choose_sides(hashes: np.ndarray, valid_share: float, test_share: float) -> np.ndarray:
+    """Choose the side of each sentence by its hash alone.
+
+    The validation side is the low end of the range of hashes and the test side the high end, so
+    that changing one share leaves the other side as it is.
+
+    Parameters
+    ----------
+    hashes : uint64 array (sentences,)
+        From `hash_sentences`.
+    valid_share, test_share : float
+        The expected share of the distinct sentences on these sides.
+
+    Returns
+    -------
+    uint8 array (sentences,)
+        Positions in `SIDES`.
+    """
+    # 53 bits, so that the hash as a float is exact and every share has its exact border.
+    place = (_mix(hashes, _SIDE_SALT) >> np.uint64(11)).astype(np.float64) * 2.0**-53
+    return (place < valid_share) + np.uint8(2) * (place >= 1 - test_share)
+
+
+class PartCutter:
+    """Cuts a stream of sentences into parts at borders that depend on the sentences themselves.
+
+    A border follows each sentence whose hash is a multiple of `sentences_per_part`, so that parts
+    have about that size and an edit anywhere moves no later border. Safety valves for corpora such
+    as one line repeated a million times: parts below 1/64 of that size are not ended, and at 8
+    times that size or 64 MiB a part ends wherever that is.
+    """
+
+    def __init__(self, sentences_per_part: int):
+        self._sentences_per_part = np.uint64(sentences_per_part)
+        self._least = max(1, sentences_per_part // 64)
+        self._most = 8 * sentences_per_part
+        self._pending: list[bytes] = []
+        self._pending_bytes = 0
+
+    def add(self, sentences: list[bytes], hashes: np.ndarray) -> Iterator[list[bytes]]:
+        """Take more sentences (with their hashes), and yield the parts that are complete."""
+        borders = np.flatnonzero(_mix(hashes, _BORDER_SALT) % self._sentences_per_part == 0) + 1
+        sizes = np.fromiter(map(len, sentences), dtype=np.int64, count=len(sentences)) + 1
+        ends = np.concatenate([[0], np.cumsum(sizes)])  # byte ends of the sentences in this call
+        start = 0
+        while start < len(sentences):
+            earliest = start + max(1, self._least - len(self._pending))
+            found = np.searchsorted(borders, earliest)
+            full = np.searchsorted(
+                ends, ends[start] + _LARGEST_PART_BYTES - self._pending_bytes, side="left"
+            )
+            stop = min(
+                int(borders[found]) if found < len(borders) else len(sentences) + 1,
+                start + self._most - len(self._pending),
+                max(int(full), start + 1),
+            )
+            self._pending += sentences[start:stop]
+            self._pending_bytes += int(ends[min(stop, len(sentences))] - ends[start])
+            if stop <= len(sentences):
+                yield from self.finish()
+            start = stop
+
+    def finish(self) -> Iterator[list[bytes]]:
+        """Yield the last part, if any sentence is left."""
+        if self._pending:
+            part, self._pending, self._pending_bytes = self._pending, [], 0
+            yield part
+
+
+def split_corpus(
+    train: str,
+    valid: str | None,
+    test: str | None,
+    parts_folder: Path,
+    set_aside_file: Path,
+    *,
+    format: str = "auto",
+    on_bad_line: str = "stop",
+    valid_share: float = 0.01,
+    test_share: float = 0.01,
+    sentences_per_part: int = 16000,
+    max_line_bytes: int = 32768,
+    progress: Callable[[int], None] | None = None,
+) -> dict:
+    """Read a corpus and publish its parts.
+
+    Parameters
+    ----------
+    train, valid, test : str
+        What `corpus_files` takes. Without `valid` or `test`, those sides are drawn from `train`
+        by `choose_sides`; all sentences of a given one belong to its side.
+    parts_folder : pathlib.Path
+        Parts are published here as `<sha256 of the bytes>.txt`, a sentence and a line end each;
+        those already there are left as they are.
+    set_aside_file : pathlib.Path
+        Where bad lines go: a table of file, line, byte offset, reason and raw bytes (escaped as in
+        Python), tabs between. Written only with ``on_bad_line="set_aside"``.
+    format : {"auto", "plain", "leipzig"}
+        See `read_sentences`.
+    on_bad_line : {"stop", "set_aside"}
+        What to do with a line that is not valid UTF-8, holds a NUL byte, is too long, or lacks the
+        Leipzig corpora's id.
+    valid_share, test_share : float
+        Shares of the sides that are drawn.
+    sentences_per_part : int
+        The expected size of a part.
+    max_line_bytes : int
+        A longer line is a bad one.
+    progress : callable, optional
+        Called with the number of bytes, as stored, that have been read of all files together.
+
+    Returns
+    -------
+    dict
+        The manifest, made of what JSON can hold: "sides", for each side the list of its parts in
+        order, each with "digest", "sentences" and "bytes"; "counts" of "files", "bytes", "lines",
+        "empty", "set_aside" and "sentences"; and "files", for each file in reading order "side"
+        (of its own sentences before any is drawn), "path", "sentences" and "bytes" (decompressed).
+
+    Raises
+    ------
+    UserError
+        On a corpus that is missing, empty, unreadable, damaged, or changes while it is read; on
+        the first bad line, unless they are set aside; on a side without sentences.
+    """
+    if on_bad_line not in ("stop", "set_aside"):
+        raise UserError(f"on_bad_line is {on_bad_line!r}: it must be stop or set_aside.")
+    if min(valid_share, test_share) < 0 or valid_share + test_share >= 1:
+        raise UserError(
+            f"the shares of the validation and test sides, {valid_share} and {test_share}, must "
+            "not be negative and must leave room for training: their sum must be below 1."
+        )
+    if sentences_per_part < 1:
+        raise UserError(f"sentences_per_part is {sentences_per_part}: it must be at least 1.")
+    patterns = {"train": train, "valid": valid, "test": test}
+    identities = _identities(patterns)
+    drawn_shares = (0.0 if valid else valid_share, 0.0 if test else test_share)
+
+    parts: dict[str, list[dict]] = {side: [] for side in SIDES}
+    cutters = {side: PartCutter(sentences_per_part) for side in SIDES}
+    counts = {"bytes": 0, "lines": 0, "empty": 0, "set_aside": 0, "sentences": 0}
+    file_counts = []
+    read_bytes = 0
+
+    def advance(number: int) -> None:
+        nonlocal read_bytes
+        read_bytes += number
+        if progress:
+            progress(read_bytes)
+
+    def keep(side: str, complete: Iterator[list[bytes]]) -> None:
+        for part in complete:
+            parts[side].append(_publish_part(part, parts_folder))
+
+    with contextlib.ExitStack() as stack:
+        handle_bad_line = _stop
+        if on_bad_line == "set_aside":
+            handle_bad_line = stack.enter_context(_set_aside(set_aside_file))
+        for own_side, path in identities:
+            before = dict(counts)
+            for sentences in read_sentences(
+                path,
+                format=format,
+                max_line_bytes=max_line_bytes,
+                on_bad_line=handle_bad_line,
+                counts=counts,
+                progress=advance,
+            ):
+                hashes = hash_sentences(sentences)
+                if own_side != "train" or drawn_shares == (0.0, 0.0):
+                    keep(own_side, cutters[own_side].add(sentences, hashes))
+                    continue
+                chosen = choose_sides(hashes, *drawn_shares)
+                for position, side in enumerate(SIDES):
+                    places = np.flatnonzero(chosen == position)
+                    own = [sentences[place] for place in places.tolist()]
+                    keep(side, cutters[side].add(own, hashes[places]))
+            file_counts.append(
+                {
+                    "side": own_side,
+                    "path": str(path),
+                    "sentences": counts["sentences"] - before["sentences"],
+                    "bytes": counts["bytes"] - before["bytes"],
+                }
+            )
+        for side in SIDES:
+            keep(side, cutters[side].finish())
+        _check_sides(parts, patterns, counts)
+        _check_unchanged(identities, patterns)
+    return {"sides": parts, "counts": {"files": len(file_counts), **counts}, "files": file_counts}
+
+
+def _identities(patterns: dict[str, str | None]) -> dict[tuple[str, Path], tuple[int, int, int]]:
+    """The files of each side in reading order, each with what changes when it is written to."""
+    identities = {}
+    for side, pattern in patterns.items():
+        for path in corpus_files(pattern) if pattern else []:
+            try:
+                status = os.stat(path)
+            except OSError as error:
+                raise UserError(f"cannot read {path}: {error}.") from error
+            identities[side, path] = (status.st_size, status.st_mtime_ns, status.st_ino)
+    return identities
+
+
+def _check_unchanged(identities: dict, patterns: dict[str, str | None]) -> None:
+    now = _identities(patterns)
+    for key in {**identities, **now}:
+        if identities.get(key) != now.get(key):
+            raise UserError(
+                f"{key[1]} changed while the corpus was read. Run again when nothing writes to it."
+            )
+
+
+def _check_sides(parts: dict[str, list], patterns: dict[str, str | None], counts: dict) -> None:
+    """Refuse a corpus that leaves a side without sentences."""
+    for side in SIDES:
+        if parts[side]:
+            continue
+        pattern = patterns[side]
+        if pattern:
+            raise UserError(
+                f"the corpus {pattern} leaves no sentence for the {side} side (of all files "
+                f"together {counts['lines']:,} lines were read, {counts['empty']:,} of them empty "
+                f"and {counts['set_aside']:,} set aside). Give a text with one sentence a line."
+            )
+        raise UserError(
+            f"the corpus {patterns['train']} is so small ({counts['sentences']:,} sentences) that "
+            f"none was drawn for the {side} side. Give a text for it ({side.upper()}=file), or "
+            f"raise {side}_share."
+        )
+
+
+def _publish_part(sentences: list[bytes], folder: Path) -> dict:
+    text = b"\n".join(sentences) + b"\n"
+    digest = hashlib.sha256(text).hexdigest()
+    path = folder / f"{digest}.txt"
+    # A part that is there is compared whole: cheap beside reading the corpus, and a damaged one
+    # is repaired.
+    try:
+        there = path.read_bytes() == text
+    except OSError:  # most often there is no such part; other failures recur when it is written
+        there = False
+    if not there:
+        with publish(path) as temporary:
+            temporary.write_bytes(text)
+    return {"digest": digest, "sentences": len(sentences), "bytes": len(text)}
+
+
+def _stop(bad: BadLine) -> None:
+    raise UserError(
+        f"{bad.file}, line {bad.line}, byte offset {bad.offset}: {bad.reason}. Correct the line, "
+        "or set on_bad_line=set_aside to go on without such lines."
+    )
+
+
+@contextlib.contextmanager
+def _set_aside(path: Path) -> Iterator[Callable[[BadLine], None]]:
+    with (
+        publish(path) as temporary,
+        open(temporary, "w", encoding="utf-8", errors="backslashreplace", newline="\n") as table,
+    ):
+        table.write("file\tline\toffset\treason\traw\n")
+
+        def write(bad: BadLine) -> None:
+            raw = repr(bad.raw)[2:-1]
+            file = str(bad.file).translate({ord("\t"): "\\t", ord("\n"): "\\n"})
+            table.write(f"{file}\t{bad.line}\t{bad.offset}\t{bad.reason}\t{raw}\n")
+
+        yield write
+
+
+# Reading
+
+
+class _Unusable(Exception):
+    """A line that cannot be used; `offset` is the fault's place within the line."""
+
+    def __init__(self, reason: str, offset: int = 0):
+        super().__init__(reason)
+        self.offset = offset
+
+
+def _sentence(line: bytes, leipzig: bool, max_line_bytes: int) -> str:
+    """The sentence of one line (without its line end), or _Unusable."""
+    line = line.removesuffix(b"\r")
+    if len(line) > max_line_bytes:
+        raise _Unusable(f"the line is longer than max_line_bytes ({max_line_bytes:,})")
+    nul = line.find(b"\0")
+    if nul >= 0:
+        hint = " (is it UTF-16? bring it to UTF-8)" if line.count(b"\0") * 4 > len(line) else ""
+        raise _Unusable(f"a NUL byte{hint}", nul)
+    try:
+        text = line.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise _Unusable(
+            f"not valid UTF-8: {error.reason} (byte 0x{line[error.start]:02x})", error.start
+        ) from None
+    if leipzig and text.strip():
+        identifier, tab, text = text.partition("\t")
+        if not (tab and _is_identifier(identifier)):
+            raise _Unusable("no id and tab before the sentence, as in the Leipzig corpora")
+    return _clean(text)
+
+
+def _good_lines(block: bytes, leipzig: bool, max_line_bytes: int) -> list[str] | None:
+    """The sentences of whole lines by fast operations on all of them; None if one may be bad."""
+    if b"\0" in block:
+        return None
+    try:
+        lines = block.decode("utf-8").split("\n")
+    except UnicodeDecodeError:
+        return None
+    if max(map(len, lines)) * 4 > max_line_bytes:  # a character takes up to four bytes
+        return None
+    if leipzig:
+        fields = [line.partition("\t") for line in lines if line.strip()]
+        if not all(tab and _is_identifier(identifier) for identifier, tab, _ in fields):
+            return None
+        lines = [text for _, _, text in fields]
+    return [_clean(line) for line in lines]
+
+
+def _clean(text: str) -> str:
+    # ASCII is in NFC, and knowing that it is ASCII is far cheaper than the general check.
+    return text.strip() if text.isascii() else unicodedata.normalize("NFC", text).strip()
+
+
+def _is_identifier(text: str) -> bool:
+    text = text.strip()
+    return text.isascii() and text.isdigit()
+
+
+def _begins_as_leipzig(lines: list[bytes]) -> bool | None:
+    """Whether the first line that is not empty begins with an id; None if all are empty."""
+    for line in lines:
+        if line.strip():
+            return _LEIPZIG_LINE.match(line.lstrip()) is not None
+    return None
+
+
+def _whole_lines(chunks: Iterator[bytes], max_line_bytes: int) -> Iterator[tuple[int, bytes]]:
+    """Blocks of whole lines, with their byte offsets.
+
+    Of a line so long that it would fill the memory only the beginning is given, in a block of its
+    own, just long enough to be seen to be too long.
+    """
+    offset = 0  # of the first byte of `rest`
+    rest = b""
+    skipping = False
+    for chunk in chunks:
+        if offset == 0 and not rest and chunk.startswith(_MARK):
+            offset, chunk = len(_MARK), chunk[len(_MARK) :]
+        if skipping:
+            end = chunk.find(b"\n") + 1
+            if not end:
+                offset += len(chunk)
+                continue
+            skipping = False
+            offset, chunk = offset + end, chunk[end:]
+        end = chunk.rfind(b"\n") + 1
+        if end:
+            block = rest + chunk[:end]
+            yield offset, block
+            offset += len(block)
+            rest = chunk[end:]
+        else:
+            rest += chunk
+        if len(rest) > max_line_bytes + 1:  # 1 for the \r that may end it
+            yield offset, rest[: max_line_bytes + 2]
+            offset += len(rest)
+            rest = b""
+            skipping = True
+    if rest:
+        yield offset, rest
+
+
+def _chunks(
+    path: Path, counts: dict[str, int], progress: Callable[[int], None] | None
+) -> Iterator[bytes]:
+    """The bytes of a file, decompressed, in chunks of _BLOCK_BYTES or a little more."""
+    suffix = path.suffix.lower()
+    decompress, failures = _DECOMPRESSORS.get(suffix, (_plain, ()))
+    try:
+        with open(path, "rb") as raw:
+            if suffix in _DECOMPRESSORS and os.fstat(raw.fileno()).st_size == 0:
+                raise EOFError
+            reported = 0
+            gathered: list[bytes] = []
+            size = 0
+            for piece in itertools.chain(decompress(raw), [None]):
+                if piece is not None:
+                    gathered.append(piece)
+                    size += len(piece)
+                if size >= _BLOCK_BYTES or (piece is None and size):
+                    counts["bytes"] += size
+                    if progress:
+                        progress(raw.tell() - reported)
+                        reported = raw.tell()
+                    yield b"".join(gathered)
+                    gathered, size = [], 0
+    except EOFError:
+        raise UserError(
+            f"{path} is truncated: its compressed data end too early. Copy or compress it again."
+        ) from None
+    except (OSError, *failures) as error:
+        raise UserError(
+            f"cannot read {path}: {error}. Check that it is there, whole, readable, and of the "
+            "kind that its suffix says."
+        ) from error
+
+
+def _plain(raw: BinaryIO) -> Iterator[bytes]:
+    while chunk := raw.read(_BLOCK_BYTES):
+        yield chunk
+
+
+def _gzip(raw: BinaryIO) -> Iterator[bytes]:
+    return _plain(gzip.GzipFile(fileobj=raw))
+
+
+def _bzip2(raw: BinaryIO) -> Iterator[bytes]:
+    return _plain(bz2.BZ2File(raw))
+
+
+def _xz(raw: BinaryIO) -> Iterator[bytes]:
+    return _plain(lzma.LZMAFile(raw))
+
+
+def _zstandard(raw: BinaryIO) -> Iterator[bytes]:
+    # The package's stream reader takes a truncated file for a finished one; this does not.
+    frame = None
+    while chunk := raw.read(_ZSTANDARD_INPUT_BYTES):
+        while chunk:
+            frame = frame or zstandard.ZstdDecompressor().decompressobj()
+            yield frame.decompress(chunk)
+            chunk = frame.unused_data if frame.eof else b""
+            if frame.eof:
+                frame = None
+    if frame:
+        raise EOFError
+
+
+# By suffix: how to decompress, and what is raised, beside OSError, on damaged data.
+_DECOMPRESSORS: dict[str, tuple[Callable[[BinaryIO], Iterator[bytes]], tuple]] = {
+    ".gz": (_gzip, (zlib.error,)),
+    ".bz2": (_bzip2, ()),
+    ".xz": (_xz, (lzma.LZMAError,)),
+    ".zst": (_zstandard, (zstandard.ZstdError,)),
+}
+
+
+# Hashing
+
+_SIDE_SALT = 0x9E3779B97F4A7C15
+_BORDER_SALT = 0xD1B54A32D192ED03
+
+
+def _mix(hashes: np.ndarray, salt: int) -> np.ndarray:
+    """The finalizer of splitmix64, of `hashes` + `salt`: any salt gives another even hash.
+
+    References
+    ----------
+    Steele, Lea, Flood: Fast splittable pseudorandom number generators, OOPSLA 2014.
+    """
+    mixed = hashes + np.uint64(salt)
+    mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return mixed ^ (mixed >> np.uint64(31))
