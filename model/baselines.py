@@ -1,0 +1,86 @@
+"""Unigram and bigram models from the training counts: what a network has to beat."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import scipy.sparse
+
+from model.evaluation import evaluate
+from model.shards import ShardReader, load_shard
+from model.vocabulary import Vocabulary
+
+_SMOOTHING = [10.0**exponent for exponent in range(-4, 2)]
+
+
+@dataclass
+class Bigrams:
+    """Counts of pairs of words, for the unigram and bigram baselines.
+
+    Parameters
+    ----------
+    pairs : scipy.sparse matrix (vocabulary, vocabulary)
+        How often each word (column) follows each word (row, ``<s>`` among them).
+    """
+
+    pairs: scipy.sparse.csr_matrix
+
+    @classmethod
+    def count(cls, shard_paths: Sequence[Path], vocabulary: Vocabulary) -> Bigrams:
+        """Count the pairs in training shards, one shard at a time."""
+        size = len(vocabulary.words)
+        pairs = scipy.sparse.csr_matrix((size, size), dtype="int64")
+        for path in shard_paths:
+            shard = load_shard(path, vocabulary.digest)
+            inputs = np.concatenate([shard.inputs(steps).ravel() for steps in shard.steps])
+            targets = np.concatenate([shard.targets(steps).ravel() for steps in shard.steps])
+            ones = np.ones(len(inputs), "int64")
+            pairs = pairs + scipy.sparse.csr_matrix((ones, (inputs, targets)), (size, size))
+        return cls(pairs)
+
+    def unigram(self, smoothing: float) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
+        """Log probabilities without context, `smoothing` added to each count.
+
+        ``<s>`` is never predicted, so it takes no share of the probability.
+        """
+        counts = np.asarray(self.pairs.sum(axis=0)).ravel()
+        total = counts.sum() + smoothing * (len(counts) - 1)
+        table = np.log((counts + smoothing) / total)
+        return lambda inputs, targets: table[targets]
+
+    def bigram(self, smoothing: float) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
+        """Log probabilities given the word before, `smoothing` added to each count."""
+        contexts = np.asarray(self.pairs.sum(axis=1)).ravel()
+        totals = contexts + smoothing * (len(contexts) - 1)
+
+        def score(inputs: np.ndarray, targets: np.ndarray) -> np.ndarray:
+            counts = np.asarray(self.pairs[inputs.ravel(), targets.ravel()]).reshape(targets.shape)
+            return np.log((counts + smoothing) / totals[inputs])
+
+        return score
+
+
+def baselines(bigrams: Bigrams, valid: ShardReader, sets: dict[str, ShardReader],
+              vocabulary: Vocabulary) -> dict:
+    """Perplexities of the add-k smoothed unigram and bigram models.
+
+    The constant k of each is the one of 0.0001, 0.001, ..., 10 that is best on the validation
+    set.
+
+    Returns
+    -------
+    dict
+        ``{"unigram": {"smoothing": k, set name: perplexity, ...}, "bigram": ...}``
+    """
+    result = {}
+    for name, model in (("unigram", bigrams.unigram), ("bigram", bigrams.bigram)):
+        def score(reader: ShardReader, smoothing: float, model=model) -> float:
+            return evaluate(model(smoothing), reader, vocabulary).totals.figures()["perplexity"]
+
+        best = min(_SMOOTHING, key=lambda smoothing: score(valid, smoothing))
+        result[name] = {"smoothing": best,
+                        **{key: score(reader, best) for key, reader in sets.items()}}
+    return result

@@ -1,0 +1,116 @@
+"""Checkpoints: one HDF5 file with all that is needed to go on training, or to use the model."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass, field
+
+import h5py
+import numpy as np
+
+from model.files import UserError, open_hdf5, write_hdf5
+from model.vocabulary import Vocabulary
+
+FORMAT = "lstm-language-model-checkpoint"
+FORMAT_VERSION = 1
+
+
+@dataclass
+class Checkpoint:
+    """A trained network, and the state of the training that made it.
+
+    Parameters
+    ----------
+    parameters : dict of str to array
+        The network's weights by name, fixed initial states among them.
+    optimiser : list of array
+        The update rule's own state, in its order.
+    random_states : list of array
+        The states of the generators of dropout, in the network's order.
+    vocabulary : Vocabulary
+    settings : dict
+        ``network``, ``training`` and ``tokenization``, as given, and ``source``: the digest of
+        what the model is trained on.
+    position : dict
+        Where the training stands: epoch, window in it, updates, sentences, tokens, rate, ...
+    history : list of dict
+        One entry for each validation.
+    ancestry : list of dict
+        The models this one was started from, nearest first.
+    """
+
+    parameters: dict[str, np.ndarray]
+    optimiser: list[np.ndarray]
+    random_states: list[np.ndarray]
+    vocabulary: Vocabulary
+    settings: dict
+    position: dict
+    history: list[dict] = field(default_factory=list)
+    ancestry: list[dict] = field(default_factory=list)
+
+
+def write_checkpoint(path: str | os.PathLike, checkpoint: Checkpoint) -> None:
+    """Publish a checkpoint; the same content gives the same bytes.
+
+    Raises
+    ------
+    UserError
+        When the file cannot be written. What stood under the name before still stands.
+    """
+    with write_hdf5(path) as file:
+        file.attrs["format"] = FORMAT
+        file.attrs["format_version"] = FORMAT_VERSION
+        for name in ("settings", "position", "history", "ancestry"):
+            # As datasets: attributes end at 64 KiB, and a history can grow beyond that.
+            file[name] = np.frombuffer(
+                json.dumps(getattr(checkpoint, name), sort_keys=True).encode(), "uint8")
+        parameters = file.create_group("parameters", track_order=True)
+        for name, value in checkpoint.parameters.items():
+            parameters[name] = value
+        for name in ("optimiser", "random_states"):
+            group = file.create_group(name)
+            for number, value in enumerate(getattr(checkpoint, name)):
+                group[f"{number:04d}"] = value
+        vocabulary = file.create_group("vocabulary")
+        vocabulary["words"] = np.frombuffer("\n".join(checkpoint.vocabulary.words).encode(),
+                                            "uint8")
+        vocabulary["counts"] = np.asarray(checkpoint.vocabulary.counts, "int64")
+
+
+def read_checkpoint(path: str | os.PathLike) -> Checkpoint:
+    """Read a checkpoint written by `write_checkpoint`.
+
+    Only numbers and text are read from the file; nothing in it can be executed.
+
+    Raises
+    ------
+    UserError
+        When there is no such file, or it is something else than a checkpoint.
+    DamagedFile
+        When its bytes are not as they were written.
+    """
+    try:
+        with open_hdf5(path) as file:
+            if file.attrs.get("format") != FORMAT:
+                raise UserError(f"{path} is not a checkpoint of this project")
+            if file.attrs["format_version"] != FORMAT_VERSION:
+                raise UserError(
+                    f"{path} is a checkpoint of format version {file.attrs['format_version']}; "
+                    f"this program reads version {FORMAT_VERSION}")
+            text = {name: json.loads(_text(file[name]))
+                    for name in ("settings", "position", "history", "ancestry")}
+            arrays = {name: [file[name][key][()] for key in sorted(file[name])]
+                      for name in ("optimiser", "random_states")}
+            return Checkpoint(
+                parameters={name: value[()] for name, value in file["parameters"].items()},
+                vocabulary=Vocabulary(
+                    words=tuple(_text(file["vocabulary/words"]).split("\n")),
+                    counts=tuple(file["vocabulary/counts"][()].tolist())),
+                **arrays, **text)
+    except FileNotFoundError:
+        raise UserError(f"there is no checkpoint {path}") from None
+
+
+def _text(dataset: h5py.Dataset) -> str:
+    return dataset[()].tobytes().decode()

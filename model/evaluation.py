@@ -1,0 +1,135 @@
+"""Perplexity of a corpus, with and without the unknown word."""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from model.shards import ShardReader
+from model.vocabulary import Vocabulary
+
+# Micro-batches of the evaluation: enough rows for the matrix products, little memory.
+_TOKENS_PER_BATCH = 8192
+
+
+@dataclass
+class Totals:
+    """Sums over a set of sentences, from which its figures are computed.
+
+    As in KenLM's query: the end of each sentence counts as a token, ``<s>`` does not.
+    """
+
+    sentences: int = 0
+    tokens: int = 0
+    out_of_vocabulary: int = 0
+    log_probability: float = 0.0
+    log_probability_of_unknown: float = 0.0
+
+    def add(self, log_probabilities: np.ndarray, targets: np.ndarray, unknown: int) -> None:
+        """Add sentences: natural log probabilities and targets, both (sentences, steps)."""
+        is_unknown = targets == unknown
+        self.sentences += len(targets)
+        self.tokens += targets.size
+        self.out_of_vocabulary += int(is_unknown.sum())
+        self.log_probability += float(log_probabilities.sum(dtype="float64"))
+        self.log_probability_of_unknown += float(
+            log_probabilities[is_unknown].sum(dtype="float64"))
+
+    def figures(self) -> dict:
+        """Perplexities and counts, under the names of the metrics file."""
+        known = self.tokens - self.out_of_vocabulary
+        words = self.tokens - self.sentences
+        return {
+            "perplexity": perplexity(self.log_probability, self.tokens),
+            "perplexity_without_unk": perplexity(
+                self.log_probability - self.log_probability_of_unknown, known),
+            "oov_rate": self.out_of_vocabulary / words if words else 0.0,
+            "oov_count": self.out_of_vocabulary,
+            "tokens": self.tokens,
+            "words": words,
+            "sentences": self.sentences,
+        }
+
+
+@dataclass
+class Evaluation:
+    """What one pass over a set of sentences gives.
+
+    Parameters
+    ----------
+    totals : Totals
+        Over everything.
+    by_steps : dict of int to Totals
+        By number of steps of a sentence, its words and the end.
+    tokens_by_word, log_probability_by_word : float64 arrays (vocabulary,)
+        Sums over the occurrences of each word as target.
+    most_surprising : list of (float, list of int)
+        The sentences of highest perplexity: it and their words' indices, highest first.
+    """
+
+    totals: Totals
+    by_steps: dict[int, Totals]
+    tokens_by_word: np.ndarray
+    log_probability_by_word: np.ndarray
+    most_surprising: list[tuple[float, list[int]]] = field(default_factory=list)
+
+
+def perplexity(log_probability: float, tokens: int) -> float:
+    """Exponential of the mean negative log probability (natural) per token."""
+    return math.exp(-log_probability / tokens) if tokens else math.nan
+
+
+def evaluate(log_probabilities: Callable[[np.ndarray, np.ndarray], np.ndarray],
+             reader: ShardReader, vocabulary: Vocabulary, *, surprising: int = 20,
+             on_progress: Callable[[float], None] = lambda share: None) -> Evaluation:
+    """Score every sentence of some shards; each token counts, whatever the sentence's length.
+
+    Parameters
+    ----------
+    log_probabilities : function
+        From inputs and targets, int32 arrays (sentences, steps), to the natural logarithms of
+        the targets' probabilities, (sentences, steps).
+    reader : ShardReader
+    vocabulary : Vocabulary
+    surprising : int
+        How many of the most surprising sentences to keep.
+    on_progress : function
+        Called with the share of the tokens that is done.
+
+    Returns
+    -------
+    Evaluation
+    """
+    size = len(vocabulary.words)
+    result = Evaluation(Totals(), {}, np.zeros(size), np.zeros(size))
+    worst: list[tuple[float, list[int]]] = []
+    all_tokens = sum(steps * count for steps, count in reader.step_counts.items())
+    for inputs, targets in batches(reader):
+        steps = targets.shape[1]
+        scores = np.asarray(log_probabilities(inputs, targets), "float64")
+        totals = result.by_steps.setdefault(steps, Totals())
+        for each in (result.totals, totals):
+            each.add(scores, targets, vocabulary.unknown)
+        result.tokens_by_word += np.bincount(targets.ravel(), minlength=size)
+        result.log_probability_by_word += np.bincount(
+            targets.ravel(), weights=scores.ravel(), minlength=size)
+        of_sentence = np.exp(-scores.mean(axis=1))
+        for row in np.argsort(-of_sentence, kind="stable")[:surprising]:
+            worst.append((float(of_sentence[row]), targets[row, :-1].tolist()))
+        worst = heapq.nlargest(surprising, worst)
+        on_progress(result.totals.tokens / all_tokens)
+    result.most_surprising = worst
+    return result
+
+
+def batches(reader: ShardReader) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """All sentences of some shards in batches of one length, bounded in size."""
+    for steps in reader.step_counts:
+        inputs, targets = reader.sentences(steps)
+        size = max(1, _TOKENS_PER_BATCH // steps)
+        for start in range(0, len(inputs), size):
+            yield inputs[start:start + size], targets[start:start + size]
