@@ -1,0 +1,525 @@
+"""The training loop: stream windows, accumulate, update, validate, keep checkpoints."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from model import engine  # noqa: F401  isort: skip
+
+import lasagne
+import numpy as np
+import theano
+import theano.tensor as T
+
+from model.batches import epoch_windows
+from model.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
+from model.evaluation import evaluate
+from model.files import DamagedFile, UserError, publish
+from model.network import Network, NetworkConfig, build_network, log_probabilities, summed_loss
+from model.shards import ShardReader
+from model.updater import (
+    accumulate_gradients,
+    average_and_apply,
+    average_gradients,
+    create_accumulators,
+    update_state,
+)
+from model.vocabulary import Vocabulary
+
+OPTIMISERS = {
+    "adagrad": lasagne.updates.adagrad,
+    "adam": lasagne.updates.adam,
+    "rmsprop": lasagne.updates.rmsprop,
+    "momentum": lasagne.updates.momentum,
+    "adadelta": lasagne.updates.adadelta,
+}
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """How the network is trained; luigi.cfg explains each value.
+
+    Parameters
+    ----------
+    optimiser : str
+        A key of `OPTIMISERS`.
+    rate : float
+        Learning rate.
+    window : int
+        Sentences per update.
+    denominator : {"sentences", "tokens"}
+        What the summed gradients of a window are divided by.
+    micro_batch_sentences, micro_batch_tokens : int
+        Bounds on what is computed at a time.
+    max_epochs : int
+    max_minutes : float
+        Time budget of the training, over all its runs; 0 for none.
+    cooldown : float
+        Share of the training, at its end, over which the rate falls linearly to zero.
+    validations_per_epoch : int
+    patience : int
+        The training stops after so many validations in a row without a new best.
+    checkpoint_minutes : float
+        Longest time between two checkpoints.
+    shards_in_memory : int
+    seed : int
+    """
+
+    optimiser: str
+    rate: float
+    window: int
+    denominator: str
+    micro_batch_sentences: int
+    micro_batch_tokens: int
+    max_epochs: int
+    max_minutes: float
+    cooldown: float
+    validations_per_epoch: int
+    patience: int
+    checkpoint_minutes: float
+    shards_in_memory: int
+    seed: int
+
+    def __post_init__(self):
+        if self.optimiser not in OPTIMISERS:
+            raise UserError(f"[training] optimiser = {self.optimiser}: choose one of "
+                            f"{', '.join(OPTIMISERS)}")
+        if self.denominator not in ("sentences", "tokens"):
+            raise UserError(f"[training] denominator = {self.denominator}: choose sentences or "
+                            "tokens")
+        for name in ("rate", "window", "micro_batch_sentences", "micro_batch_tokens",
+                     "max_epochs", "validations_per_epoch", "patience", "shards_in_memory"):
+            if getattr(self, name) <= 0:
+                raise UserError(f"[training] {name} = {getattr(self, name)}: it must be positive")
+
+
+@dataclass(frozen=True)
+class TrainingJob:
+    """All that one training needs.
+
+    Parameters
+    ----------
+    folder : path
+        Where checkpoints, log and, at the end, ``model.h5`` go.
+    train_shards, valid_shards : list of path
+    vocabulary : Vocabulary
+    network : NetworkConfig
+    training : TrainingConfig
+    tokenization : dict
+        How text was made tokens; kept in the checkpoint.
+    source : str
+        Digest of what is trained on; kept in the checkpoint.
+    previous : path or None
+        A checkpoint whose parameters the training starts from.
+    """
+
+    folder: Path
+    train_shards: list[Path]
+    valid_shards: list[Path]
+    vocabulary: Vocabulary
+    network: NetworkConfig
+    training: TrainingConfig
+    tokenization: dict
+    source: str
+    previous: Path | None = None
+
+    @property
+    def last(self) -> Path:
+        """The checkpoint that an interrupted training goes on from."""
+        return self.folder / "last.h5"
+
+    @property
+    def best(self) -> Path:
+        """The checkpoint of the best validation."""
+        return self.folder / "best.h5"
+
+    @property
+    def model(self) -> Path:
+        """The result: the best checkpoint, published when the training has ended."""
+        return self.folder / "model.h5"
+
+    @property
+    def log(self) -> Path:
+        """One JSON object a line: every update, every validation."""
+        return self.folder / "log.jsonl"
+
+    @property
+    def settings(self) -> dict:
+        """What the checkpoint says of how it was made."""
+        return {"network": asdict(self.network), "training": asdict(self.training),
+                "tokenization": self.tokenization, "source": self.source}
+
+
+class Stopped(UserError):
+    """The training was asked to stop; a checkpoint is written and the next run goes on."""
+
+
+class Trainer:
+    """The compiled functions of a training, and the variables that they share.
+
+    Parameters
+    ----------
+    network : NetworkConfig
+    training : TrainingConfig
+    vocabulary_size : int
+    """
+
+    def __init__(self, network: NetworkConfig, training: TrainingConfig, vocabulary_size: int):
+        lasagne.random.set_rng(np.random.RandomState(training.seed))
+        self.network = build_network(network, vocabulary_size)
+        params = self.network.parameters
+        x, y = T.imatrices("inputs", "targets")
+        loss = summed_loss(self.network, x, y)
+        accumulators = create_accumulators(params)
+        count = x.shape[0] if training.denominator == "sentences" else x.size
+        self.accumulate = theano.function(
+            [x, y], loss, updates=accumulate_gradients(loss, params, accumulators, count))
+        self.rate = theano.shared(np.asarray(training.rate, theano.config.floatX), name="rate")
+        updates = average_and_apply(params, accumulators, OPTIMISERS[training.optimiser],
+                                    learning_rate=self.rate)
+        squares = sum(T.sqr(gradient).sum() for gradient in average_gradients(accumulators))
+        self.apply = theano.function([], T.sqrt(squares), updates=updates)
+        self.log_probabilities = compile_log_probabilities(self.network)
+        self._accumulators = [*accumulators.gradients, accumulators.count]
+        self._optimiser = update_state(updates, params, accumulators)
+        known = {*self.parameters, *self._accumulators}
+        self._random = [v for v in self.accumulate.get_shared() if v not in known]
+
+    @property
+    def parameters(self) -> list:
+        """All weights, fixed initial states among them."""
+        return lasagne.layers.get_all_params(self.network.output)
+
+    def random_states(self) -> list[np.ndarray]:
+        """The states of the generators of dropout."""
+        return [variable.get_value() for variable in self._random]
+
+    def capture(self) -> dict:
+        """Copies of everything that a checkpoint keeps of the functions' variables."""
+        return {"parameters": {p.name: p.get_value() for p in self.parameters},
+                "optimiser": [v.get_value() for v in self._optimiser],
+                "random_states": self.random_states()}
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Take everything back from a checkpoint, and clear the accumulators."""
+        set_parameters(self.network, checkpoint.parameters)
+        for variables, values in ((self._optimiser, checkpoint.optimiser),
+                                  (self._random, checkpoint.random_states)):
+            for variable, value in zip(variables, values, strict=True):
+                variable.set_value(value)
+        for variable in self._accumulators:
+            variable.set_value(np.zeros_like(variable.get_value(borrow=True)))
+
+
+def compile_log_probabilities(network: Network) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
+    """Compile the scoring of sentences: see `model.network.log_probabilities`."""
+    x, y = T.imatrices("inputs", "targets")
+    return theano.function([x, y], log_probabilities(network, x, y))
+
+
+def set_parameters(network: Network, values: dict[str, np.ndarray]) -> None:
+    """Set a network's weights by name."""
+    for parameter in lasagne.layers.get_all_params(network.output):
+        parameter.set_value(values[parameter.name])
+
+
+def carry_over(previous: Checkpoint, network: Network, vocabulary: Vocabulary) -> bool:
+    """Start a network from another's weights, matching words by their spelling.
+
+    Words that the previous vocabulary does not have keep their fresh weights.
+
+    Parameters
+    ----------
+    previous : Checkpoint
+    network : Network
+        With fresh weights.
+    vocabulary : Vocabulary
+        Of the new network.
+
+    Returns
+    -------
+    bool
+        False when the two networks differ in more than the vocabulary; then nothing is carried.
+    """
+    place = {word: n for n, word in enumerate(previous.vocabulary.words)}
+    shared = [(n, place[word]) for n, word in enumerate(vocabulary.words) if word in place]
+    new, old = (np.array(column) for column in zip(*shared, strict=True))
+    values = {}
+    for parameter in lasagne.layers.get_all_params(network.output):
+        value, before = parameter.get_value(), previous.parameters.get(parameter.name)
+        if before is None or before.ndim != value.ndim:
+            return False
+        words = _vocabulary_axis(parameter.name)
+        if words is None:
+            value = before if before.shape == value.shape else None
+        elif np.delete(before.shape, words).tolist() == np.delete(value.shape, words).tolist():
+            np.moveaxis(value, words, 0)[new] = np.moveaxis(before, words, 0)[old]
+        else:
+            value = None
+        if value is None:
+            return False
+        values[parameter.name] = value
+    set_parameters(network, values)
+    return True
+
+
+def _vocabulary_axis(name: str) -> int | None:
+    """Which axis of a parameter counts words: rows into the network, columns out of it."""
+    if name.startswith("lstm1.W_in_to_"):
+        return 0
+    return {"softmax.W": 1, "softmax.b": 0}.get(name)
+
+
+def train(job: TrainingJob, *, should_stop: Callable[[], bool] = lambda: False,
+          on_progress: Callable[[float, str], None] = lambda share, status: None) -> Path:
+    """Train to the end, or go on where an earlier run of the same training stopped.
+
+    A training that is stopped at any moment and run again ends with the same parameters,
+    optimiser state and log, bit for bit, on the same machine with the same number of threads.
+
+    Parameters
+    ----------
+    job : TrainingJob
+    should_stop : function
+        Asked after each micro-batch; when true, a checkpoint is written and `Stopped` raised.
+    on_progress : function
+        Called with the share that is done, 0 to 1, and a line on what is being done.
+
+    Returns
+    -------
+    pathlib.Path
+        The published model.
+
+    Raises
+    ------
+    Stopped
+        When `should_stop` said so.
+    UserError
+        When the loss is not finite; the last checkpoint stays.
+    DamagedFile
+        When a shard or a checkpoint is damaged.
+    """
+    config = job.training
+    train_set = ShardReader(job.train_shards, job.vocabulary.digest)
+    valid_set = ShardReader(job.valid_shards, job.vocabulary.digest)
+    sentences = sum(train_set.step_counts.values())
+    windows_per_epoch = math.ceil(sentences / config.window)
+    planned_updates = windows_per_epoch * config.max_epochs
+    validate_every = math.ceil(windows_per_epoch / config.validations_per_epoch)
+
+    on_progress(0.0, "compiling the network")
+    trainer = Trainer(job.network, config, len(job.vocabulary.words))
+    position = {"epoch": 0, "window": 0, "updates": 0, "sentences": 0, "tokens": 0,
+                "halvings": 0, "stalls": 0, "best_perplexity": None, "validated_at": 0,
+                "finished": None}
+    history: list[dict] = []
+    resumed = _resume(job)
+    if resumed is not None:
+        trainer.restore(resumed)
+        position, history, ancestry = resumed.position, resumed.history, resumed.ancestry
+    else:
+        ancestry = _start_warm(job, trainer)
+    log = _Log(job.log, position)
+    clock_start = time.monotonic() - log.seconds
+    last_checkpoint = time.monotonic()
+    random_states = trainer.random_states()
+
+    def seconds() -> float:
+        return time.monotonic() - clock_start
+
+    def share_done() -> float:
+        by_time = seconds() / (60 * config.max_minutes) if config.max_minutes else 0.0
+        return max(position["updates"] / planned_updates, by_time)
+
+    def checkpoint(path: Path) -> None:
+        state = {**trainer.capture(), "random_states": random_states}
+        log.sync()
+        write_checkpoint(path, Checkpoint(
+            **state, vocabulary=job.vocabulary, settings=job.settings, position=position,
+            history=history, ancestry=ancestry))
+
+    def stop_if_asked() -> None:
+        # Within a window nothing has changed but the sums and the random states: the checkpoint
+        # is that of the window's start, and the window is done again.
+        if should_stop():
+            checkpoint(job.last)
+            raise Stopped(f"training stopped after {position['updates']} updates; the next run "
+                          f"goes on from {job.last}")
+
+    def validate() -> None:
+        def score(inputs, targets):
+            stop_if_asked()
+            return trainer.log_probabilities(inputs, targets)
+
+        on_progress(share_done(), "validating")
+        figures = evaluate(score, valid_set, job.vocabulary).totals.figures()
+        position["validated_at"] = position["updates"]
+        best = position["best_perplexity"]
+        improved = best is None or figures["perplexity"] < best
+        if improved:
+            position["best_perplexity"], position["stalls"] = figures["perplexity"], 0
+        else:
+            position["stalls"] += 1
+            position["halvings"] += 1
+        entry = {"update": position["updates"], "tokens": position["tokens"],
+                 "validation_perplexity": figures["perplexity"], "halvings": position["halvings"]}
+        history.append(entry)
+        log.write({**entry, "seconds": seconds()})
+        if position["stalls"] >= config.patience:
+            position["finished"] = "stalled"
+        if improved:
+            checkpoint(job.best)
+
+    windows = None
+    while True:
+        if position["finished"] is None and share_done() >= 1:
+            by_time = position["updates"] < planned_updates
+            position["finished"] = "max_minutes" if by_time else "max_epochs"
+        due = position["updates"] % validate_every == 0 or position["finished"] is not None
+        if due and position["validated_at"] != position["updates"]:
+            validate()
+            checkpoint(job.last)
+            last_checkpoint = time.monotonic()
+        if position["finished"] is not None:
+            break
+        if time.monotonic() - last_checkpoint >= 60 * config.checkpoint_minutes:
+            checkpoint(job.last)
+            last_checkpoint = time.monotonic()
+
+        if windows is None:
+            windows = epoch_windows(
+                job.train_shards, job.vocabulary.digest, seed=config.seed,
+                epoch=position["epoch"], window=config.window,
+                micro_batch_sentences=config.micro_batch_sentences,
+                micro_batch_tokens=config.micro_batch_tokens,
+                shards_in_memory=config.shards_in_memory, first_window=position["window"])
+        window = next(windows, None)
+        if window is None:
+            position["epoch"], position["window"], windows = position["epoch"] + 1, 0, None
+            continue
+
+        started = time.monotonic()
+        rate = config.rate * 0.5 ** position["halvings"]
+        if config.cooldown:
+            rate *= min(1.0, (1 - share_done()) / config.cooldown)
+        trainer.rate.set_value(np.asarray(rate, theano.config.floatX))
+        loss, tokens, count = 0.0, 0, 0
+        for number, batch in enumerate(window):
+            batch_loss = float(trainer.accumulate(batch.inputs, batch.targets))
+            if not math.isfinite(batch_loss):
+                raise UserError(_not_finite(job, "loss", position, number, batch))
+            loss += batch_loss
+            tokens += batch.inputs.size
+            count += len(batch)
+            stop_if_asked()
+        gradient_norm = float(trainer.apply())
+        if not math.isfinite(gradient_norm):
+            raise UserError(_not_finite(job, "gradient", position, number, batch))
+        random_states = trainer.random_states()
+        position["window"] += 1
+        position["updates"] += 1
+        position["sentences"] += count
+        position["tokens"] += tokens
+        elapsed = time.monotonic() - started
+        log.write({"update": position["updates"], "epoch": position["epoch"],
+                   "sentences": count, "tokens": tokens, "loss": loss / tokens,
+                   "gradient_norm": gradient_norm, "rate": rate, "seconds": seconds(),
+                   "tokens_per_second": tokens / elapsed})
+        on_progress(share_done(), _status(position, windows_per_epoch, loss / tokens,
+                                          tokens / elapsed))
+    log.sync()
+    with publish(job.model) as temporary:
+        shutil.copyfile(job.best, temporary)
+    return job.model
+
+
+def _status(position: dict, windows_per_epoch: int, loss: float, speed: float) -> str:
+    best = position["best_perplexity"]
+    return (f"epoch {position['epoch'] + 1}, window {position['window']}/{windows_per_epoch}, "
+            f"perplexity {math.exp(min(loss, 50)):.1f}, {speed:,.0f} tokens/s"
+            + (f", best validation {best:.2f}" if best else ""))
+
+
+def _not_finite(job: TrainingJob, what: str, position: dict, number: int, batch) -> str:
+    words = " ".join(job.vocabulary.words[n] for n in batch.targets[0][:10])
+    kept = job.last if job.last.exists() else "none yet"
+    return (f"the {what} is not finite in epoch {position['epoch'] + 1}, window "
+            f"{position['window'] + 1}, micro-batch {number + 1} ({len(batch)} sentences of "
+            f"{batch.inputs.shape[1]} steps, the first begins '{words}'). Lower [training] rate; "
+            f"the last good checkpoint is kept: {kept}")
+
+
+def _resume(job: TrainingJob) -> Checkpoint | None:
+    """The checkpoint to go on from. A damaged one is set aside, so that the next run passes it."""
+    for path in (job.last, job.best):
+        if path.exists():
+            try:
+                checkpoint = read_checkpoint(path)
+            except DamagedFile as error:
+                aside = path.with_suffix(".damaged")
+                os.replace(path, aside)
+                raise DamagedFile(path, f"{error} It now lies in {aside}") from error
+            if checkpoint.settings != json.loads(json.dumps(job.settings)):
+                raise UserError(f"{path} belongs to a training with other settings")
+            return checkpoint
+    return None
+
+
+def _start_warm(job: TrainingJob, trainer: Trainer) -> list[dict]:
+    """Carry the parameters over from the previous model, if there is one; its ancestry."""
+    if job.previous is None:
+        return []
+    previous = read_checkpoint(job.previous)
+    if not carry_over(previous, trainer.network, job.vocabulary):
+        return []
+    digest = hashlib.sha256(job.previous.read_bytes()).hexdigest()
+    parent = {"model": digest, "source": previous.settings["source"],
+              "updates": previous.position["updates"],
+              "best_perplexity": previous.position["best_perplexity"]}
+    return [parent, *previous.ancestry]
+
+
+class _Log:
+    """The log of a training, one JSON object a line, cut back to where the training resumes.
+
+    Parameters
+    ----------
+    path : path
+    position : dict
+        Where the training resumes: lines of later updates and validations, and what a killed
+        run left unfinished, are dropped.
+    """
+
+    def __init__(self, path: Path, position: dict):
+        kept, self.seconds = [], 0.0
+        if path.exists():
+            for line in path.read_text().splitlines(keepends=True):
+                try:
+                    entry = json.loads(line)
+                except ValueError:
+                    break
+                is_validation = "validation_perplexity" in entry
+                reached = position["validated_at" if is_validation else "updates"]
+                if entry["update"] > reached or not line.endswith("\n"):
+                    break
+                kept.append(line)
+                self.seconds = entry["seconds"]
+        with publish(path) as temporary:
+            temporary.write_text("".join(kept))
+        self._file = open(path, "a")  # noqa: SIM115
+
+    def write(self, entry: dict) -> None:
+        self._file.write(json.dumps(entry) + "\n")
+        self._file.flush()
+
+    def sync(self) -> None:
+        """Make what is written so far survive a loss of power, before a checkpoint counts on it."""
+        os.fsync(self._file.fileno())
