@@ -20,20 +20,22 @@ flock 9
 
 say() { echo "set-up: $*" >&2; }
 
-# Prints the real interpreter and its version, "path version", if the command is one of ours. The
-# command is run, because a version manager can leave commands on the PATH that only print an error.
+# Prints the real interpreter and its version, "path version"; fails if the command is not one of
+# ours. The command is run, because a version manager can leave commands on the PATH that only print
+# an error.
 probe() {
     "$1" -c '
 import os, sys
-if (3, 10) <= sys.version_info < (3, 13):
-    print(os.path.realpath(sys.executable), "%d.%d.%d" % sys.version_info[:3])
+if not (3, 10) <= sys.version_info < (3, 13):
+    sys.exit(1)
+print(os.path.realpath(sys.executable), "%d.%d.%d" % sys.version_info[:3])
 ' 2>/dev/null
 }
 
 choose_python() {
     local candidate
     for candidate in python3.12 python3.11 python3.10 python3; do
-        if [[ $(probe "$candidate") ]]; then
+        if probe "$candidate" >/dev/null; then
             echo "$candidate"
             return
         fi
@@ -49,9 +51,12 @@ stop_for_missing() {
 
 if [[ ${PYTHON:-} ]]; then
     python=$PYTHON
-    if [[ ! $(probe "$python") ]]; then
-        say "PYTHON=$python is not a working Python 3.10, 3.11 or 3.12:"
-        "$python" --version 2>&1 | sed 's/^/  /' >&2 || true
+    if ! command -v "$python" >/dev/null; then
+        say "PYTHON=$python: there is no such command. Name another, or leave PYTHON out."
+        exit 1
+    elif ! probe "$python" >/dev/null; then
+        say "PYTHON=$python is not a working Python 3.10, 3.11 or 3.12 (it says:" \
+            "$("$python" --version 2>&1 | tail -n 1)). Name another, or leave PYTHON out."
         exit 1
     fi
 else
@@ -109,7 +114,7 @@ if [[ $(cat $venv/made-for 2>/dev/null) != "$identity" ]]; then
     say "virtual environment with Python $version in $venv"
     rm -rf $venv
     mkdir $venv
-    "$python" -m venv $venv >>"$log" 2>&1 || fail "making the virtual environment"
+    "$interpreter" -m venv $venv >>"$log" 2>&1 || fail "making the virtual environment"
     echo "$identity" >$venv/made-for
 fi
 
