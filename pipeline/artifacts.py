@@ -1,0 +1,220 @@
+"""What has been made of what: fingerprints, receipts, and the reasons for making again.
+
+An artifact is a file whose name holds the fingerprint of its ingredients: digests of the
+contents it is made from, the settings that can change its bytes, and the version of the code's
+format. When it is finished a receipt is published for it, last: the ingredients, and the
+digest of the file. The artifact is complete when its receipt is there and the file is still
+what the receipt says. Every step of publishing is atomic, and a crash between the file and its
+receipt only makes the same file again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from model.files import publish
+
+# A file modified so shortly before it was read may change again without a new mtime.
+_SETTLED_NANOSECONDS = 50_000_000
+
+
+def fingerprint(ingredients: dict) -> str:
+    """Digest of ingredients: 24 hexadecimal digits, the same for equal content."""
+    text = json.dumps(ingredients, sort_keys=True, ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:24]
+
+
+def digest_file(path: Path) -> str:
+    """SHA-256 of a file's bytes, in hexadecimal."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _identity(path: Path) -> list[int]:
+    """What changes when a file is written again: size, modification time in ns, inode."""
+    status = os.stat(path)
+    return [status.st_size, status.st_mtime_ns, status.st_ino]
+
+
+class DigestCache:
+    """Digests of the user's files, so that an unchanged file is not read again.
+
+    Within one process a file is looked at once: the whole run works on the corpus as it was when
+    the run began.
+
+    Parameters
+    ----------
+    path : path
+        A JSON file; a missing or damaged one only costs time.
+    """
+
+    def __init__(self, path: Path):
+        self._path = path
+        self._seen: dict[str, str] = {}
+
+    def digest(self, path: Path) -> str:
+        """SHA-256 of a file, from the cache when path, size, mtime_ns and inode are the same.
+
+        Raises
+        ------
+        FileNotFoundError
+        """
+        key = str(path.resolve())
+        if key not in self._seen:
+            identity = _identity(path)
+            cache = self._read()
+            entry = cache.get(key)
+            if entry is None or entry["identity"] != identity:
+                entry = {"identity": identity, "sha256": digest_file(path)}
+                settled = time.time_ns() - identity[1] > _SETTLED_NANOSECONDS
+                if settled and _identity(path) == identity:
+                    cache[key] = entry
+                    with publish(self._path) as temporary:
+                        temporary.write_text(json.dumps(cache, indent=1))
+            self._seen[key] = entry["sha256"]
+        return self._seen[key]
+
+    def _read(self) -> dict:
+        try:
+            return json.loads(self._path.read_text())
+        except (OSError, ValueError):
+            return {}
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A file of the job, and what it is made of.
+
+    Parameters
+    ----------
+    work : path
+        The working folder.
+    stage : str
+        Which kind of artifact, as ``tokens``.
+    name : str
+        Which one of its kind: receipts of the same stage and name tell what has changed.
+    path : path
+        Where the file lies.
+    ingredients : dict
+        JSON values by name; see the module's text.
+    """
+
+    work: Path
+    stage: str
+    name: str
+    path: Path
+    ingredients: dict
+
+    @property
+    def receipt_path(self) -> Path:
+        """Where the receipt lies."""
+        return (self.work / "receipts" / self.stage / self.name
+                / f"{fingerprint(self.ingredients)}.json")
+
+    def is_whole(self) -> bool:
+        """Whether the file is there, and is what its receipt says."""
+        return self._fault() is None
+
+    def reason(self) -> str | None:
+        """Why the artifact has to be made, in one line; None when it is whole."""
+        fault = self._fault()
+        if fault != "no receipt":
+            return fault
+        others = [r for r in receipts(self.work, self.stage, self.name)]
+        if not others:
+            return "it was never made"
+        newest = max(others, key=lambda receipt: receipt["finished"])
+        return "; ".join(_differences(newest["ingredients"], self.ingredients))
+
+    def record(self, seconds: float, **notes: object) -> None:
+        """Publish the receipt, after the file.
+
+        Parameters
+        ----------
+        seconds : float
+            How long it took to make the file.
+        **notes
+            JSON values to keep, as counts.
+        """
+        receipt = {
+            "stage": self.stage, "name": self.name, "path": os.path.relpath(self.path, self.work),
+            "ingredients": self.ingredients, "sha256": digest_file(self.path),
+            "identity": _identity(self.path), "seconds": round(seconds, 3),
+            "finished": time.time(), "notes": notes,
+        }
+        self._publish(receipt)
+
+    def receipt(self) -> dict | None:
+        """The receipt's content; None when there is none, or it cannot be read."""
+        return _read_receipt(self.receipt_path)
+
+    def _fault(self) -> str | None:
+        receipt = self.receipt()
+        if receipt is None:
+            return "no receipt"
+        try:
+            identity = _identity(self.path)
+            if identity != receipt["identity"]:
+                if digest_file(self.path) != receipt["sha256"]:
+                    return f"{self.path} is damaged: its bytes are not those that were made"
+                self._publish({**receipt, "identity": identity})
+        except FileNotFoundError:
+            return f"{self.path} is gone"
+        return None
+
+    def _publish(self, receipt: dict) -> None:
+        with publish(self.receipt_path) as temporary:
+            temporary.write_text(json.dumps(receipt, indent=1, ensure_ascii=False))
+
+
+def receipts(work: Path, stage: str = "*", name: str = "*") -> Iterator[dict]:
+    """The receipts of a stage and name, or of all, in no order."""
+    for path in (work / "receipts").glob(f"{stage}/{name}/*.json"):
+        receipt = _read_receipt(path)
+        if receipt is not None:
+            yield receipt
+
+
+def _read_receipt(path: Path) -> dict | None:
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError):
+        return None
+
+
+def _differences(before: dict, now: dict) -> list[str]:
+    """What differs between two sets of ingredients, a phrase for each."""
+    phrases = []
+    for key in sorted({*before, *now}):
+        old, new = before.get(key), now.get(key)
+        if old == new:
+            continue
+        if isinstance(old, dict) and isinstance(new, dict):
+            phrases += [f"{key}: {phrase}" for phrase in _differences(old, new)]
+        elif isinstance(old, list) and isinstance(new, list):
+            added, removed = len(set(new) - set(old)), len(set(old) - set(new))
+            phrases.append(f"{key}: {added} new, {removed} gone" if added or removed
+                           else f"{key}: in another order")
+        elif old is None:
+            phrases.append(f"{key} is new")
+        elif new is None:
+            phrases.append(f"{key} is gone")
+        elif _is_digest(old) and _is_digest(new):
+            phrases.append(f"{key} changed")
+        else:
+            phrases.append(f"{key} is {new}, was {old}")
+    return phrases
+
+
+def _is_digest(value: object) -> bool:
+    return isinstance(value, str) and len(value) in (24, 64) and set(value) <= set(
+        "0123456789abcdef")

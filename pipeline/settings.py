@@ -1,0 +1,108 @@
+"""Every setting, as Luigi's configuration classes; luigi.cfg gives the values and their reasons."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import luigi
+
+DEFAULT_CORPUS = "data/kjv.txt"
+
+
+def work_folder() -> str:
+    """The working folder: the environment variable ``PIPELINE_WORK``, or ``data/work``.
+
+    A variable and no setting, because Theano's compile cache follows it too, and is needed before
+    any configuration is read.
+    """
+    return os.environ.get("PIPELINE_WORK", "data/work")
+
+
+class corpus(luigi.Config):
+    """Section [corpus]."""
+
+    path = luigi.Parameter()
+    valid = luigi.Parameter()
+    test = luigi.Parameter()
+    format = luigi.Parameter()
+    on_bad_line = luigi.Parameter()
+    valid_share = luigi.FloatParameter()
+    test_share = luigi.FloatParameter()
+    sentences_per_part = luigi.IntParameter()
+    max_line_bytes = luigi.IntParameter()
+
+
+class tokens(luigi.Config):
+    """Section [tokens]."""
+
+    lowercase = luigi.BoolParameter(parsing=luigi.BoolParameter.EXPLICIT_PARSING)
+
+
+class vocabulary(luigi.Config):
+    """Section [vocabulary]."""
+
+    size = luigi.IntParameter()
+    minimum_count = luigi.IntParameter()
+    word_list = luigi.Parameter()
+
+
+class network(luigi.Config):
+    """Section [network]; the fields of `model.network.NetworkConfig`."""
+
+    num_units = luigi.IntParameter()
+    num_layers = luigi.IntParameter()
+    grad_clipping = luigi.FloatParameter()
+    peepholes = luigi.BoolParameter(parsing=luigi.BoolParameter.EXPLICIT_PARSING)
+    learn_init = luigi.BoolParameter(parsing=luigi.BoolParameter.EXPLICIT_PARSING)
+    dropout = luigi.FloatParameter()
+    recurrence = luigi.Parameter()
+
+
+class training(luigi.Config):
+    """Section [training]; the fields of `model.training.TrainingConfig`, and two of the job."""
+
+    optimiser = luigi.Parameter()
+    rate = luigi.FloatParameter()
+    window = luigi.IntParameter()
+    denominator = luigi.Parameter()
+    micro_batch_sentences = luigi.IntParameter()
+    micro_batch_tokens = luigi.IntParameter()
+    max_epochs = luigi.IntParameter()
+    max_minutes = luigi.FloatParameter()
+    cooldown = luigi.FloatParameter()
+    validations_per_epoch = luigi.IntParameter()
+    patience = luigi.IntParameter()
+    shards_in_memory = luigi.IntParameter()
+    seed = luigi.IntParameter()
+    checkpoint_minutes = luigi.FloatParameter()
+    warm_start = luigi.BoolParameter(parsing=luigi.BoolParameter.EXPLICIT_PARSING)
+
+
+# These can change no byte of a model whose training has ended; all others are part of its
+# fingerprint.
+_WITHOUT_EFFECT_ON_THE_MODEL = ("checkpoint_minutes", "warm_start")
+
+
+class run(luigi.Config):
+    """Section [run]."""
+
+    workers = luigi.IntParameter()
+    scheduler = luigi.Parameter()
+    port = luigi.IntParameter()
+
+
+def values(section: type[luigi.Config]) -> dict:
+    """A section's values by name, as JSON can hold them."""
+    return dict(section().param_kwargs)
+
+
+def training_values() -> dict:
+    """The fields of `model.training.TrainingConfig`."""
+    return {name: value for name, value in values(training).items()
+            if name not in _WITHOUT_EFFECT_ON_THE_MODEL}
+
+
+def profile_file(name: str) -> Path:
+    """The file of a named profile: settings that go before those of luigi.cfg."""
+    return Path(__file__).parent / "profiles" / f"{name}.cfg"
