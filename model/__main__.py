@@ -16,7 +16,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from model.files import UserError, publish
+from model.files import DamagedFile, UserError, publish
 
 # A status line more often than this tells nobody more.
 _SECONDS_BETWEEN_REPORTS = 0.5
@@ -39,7 +39,14 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         options.function(options)
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        if options.function in (train_command, evaluate_command):
+            if isinstance(error, DamagedFile):
+                report = {"damaged": str(error.path), "error": error.reason}
+            else:
+                report = {"error": str(error)}
+            print(json.dumps(report), flush=True)
+        else:
+            print(f"error: {error}", file=sys.stderr)
         return 1
     except BrokenPipeError:
         # Whoever read the output has gone; Python must not try to flush it once more.
@@ -64,6 +71,7 @@ def train_command(options: argparse.Namespace) -> None:
         training=TrainingConfig(**content["training"]),
         tokenization=content["tokenization"],
         source=content["source"],
+        checkpoint_minutes=content["checkpoint_minutes"],
         previous=Path(content["previous"]) if content["previous"] else None,
     )
     with _only_one_in(job.folder):

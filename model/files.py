@@ -30,6 +30,7 @@ class DamagedFile(UserError):
 
     def __init__(self, path: str | os.PathLike, reason: str):
         self.path = Path(path)
+        self.reason = reason
         super().__init__(f"{path} is damaged: {reason}. It is made again by the next run.")
 
 

@@ -67,8 +67,6 @@ class TrainingConfig:
     validations_per_epoch : int
     patience : int
         The training stops after so many validations in a row without a new best.
-    checkpoint_minutes : float
-        Longest time between two checkpoints.
     shards_in_memory : int
     seed : int
     """
@@ -84,7 +82,6 @@ class TrainingConfig:
     cooldown: float
     validations_per_epoch: int
     patience: int
-    checkpoint_minutes: float
     shards_in_memory: int
     seed: int
 
@@ -117,6 +114,8 @@ class TrainingJob:
         How text was made tokens; kept in the checkpoint.
     source : str
         Digest of what is trained on; kept in the checkpoint.
+    checkpoint_minutes : float
+        Longest time between two checkpoints; changes nothing of the result.
     previous : path or None
         A checkpoint whose parameters the training starts from.
     """
@@ -129,6 +128,7 @@ class TrainingJob:
     training: TrainingConfig
     tokenization: dict
     source: str
+    checkpoint_minutes: float
     previous: Path | None = None
 
     @property
@@ -390,7 +390,7 @@ def train(job: TrainingJob, *, should_stop: Callable[[], bool] = lambda: False,
             last_checkpoint = time.monotonic()
         if position["finished"] is not None:
             break
-        if time.monotonic() - last_checkpoint >= 60 * config.checkpoint_minutes:
+        if time.monotonic() - last_checkpoint >= 60 * job.checkpoint_minutes:
             checkpoint(job.last)
             last_checkpoint = time.monotonic()
 

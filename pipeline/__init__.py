@@ -1,1 +1,8 @@
-"""The batch job: Luigi tasks over plain functions, from a text file to a perplexity."""
+"""The batch job: Luigi tasks over plain functions, from a text file to a perplexity.
+
+The tasks are imported here, so that ``luigi --module pipeline EvaluatePerplexity`` finds them.
+"""
+
+from pipeline.tasks import EvaluatePerplexity
+
+__all__ = ["EvaluatePerplexity"]

@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from model.files import publish
+from model.files import UserError, publish
 
 # A file modified so shortly before it was read may change again without a new mtime.
 _SETTLED_NANOSECONDS = 50_000_000
@@ -59,7 +59,7 @@ class DigestCache:
 
     def __init__(self, path: Path):
         self._path = path
-        self._seen: dict[str, str] = {}
+        self._seen: dict[str, dict] = {}
 
     def digest(self, path: Path) -> str:
         """SHA-256 of a file, from the cache when path, size, mtime_ns and inode are the same.
@@ -80,8 +80,21 @@ class DigestCache:
                     cache[key] = entry
                     with publish(self._path) as temporary:
                         temporary.write_text(json.dumps(cache, indent=1))
-            self._seen[key] = entry["sha256"]
-        return self._seen[key]
+            self._seen[key] = entry
+        return self._seen[key]["sha256"]
+
+    def check_unchanged(self) -> None:
+        """Verify that the files looked at are still those that were looked at.
+
+        Raises
+        ------
+        UserError
+            When one has changed since.
+        """
+        for path, entry in self._seen.items():
+            if not os.path.exists(path) or _identity(Path(path)) != entry["identity"]:
+                raise UserError(f"{path} changed while it was read. Nothing was published; run "
+                                "again when it is at rest.")
 
     def _read(self) -> dict:
         try:

