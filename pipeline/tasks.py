@@ -20,7 +20,7 @@ from pathlib import Path
 import luigi
 
 from model.files import DamagedFile, UserError, publish
-from model.vocabulary import Vocabulary, read_vocabulary
+from model.vocabulary import Vocabulary, read_vocabulary, write_vocabulary
 from pipeline import settings
 from pipeline.artifacts import Artifact, DigestCache, fingerprint, receipts
 from pipeline.corpus import SIDES, corpus_files, split_corpus
@@ -297,7 +297,7 @@ class BuildVocabulary(Stage):
             self.requires().manifest().sentences("train"),
             size=section.size, minimum_count=section.minimum_count,
             word_list=_existing(section.word_list) if section.word_list else None)
-        vocabulary.write(artifact.path)
+        write_vocabulary(vocabulary, artifact.path)
 
     def vocabulary(self) -> Vocabulary:
         """The vocabulary, once the task is complete."""

@@ -21,3 +21,28 @@ def float64():
 @pytest.fixture
 def random():
     return np.random.default_rng(20130801)
+
+
+@pytest.fixture(scope="session")
+def make_shards():
+    """A function that runs sentences through the real stages: tokens, vocabulary, shards."""
+    from model.shards import write_shard
+    from pipeline.tokens import write_tokens
+    from pipeline.vocabulary import build_vocabulary, count_types
+
+    def make(folder, parts, size=2000):
+        folder.mkdir(parents=True, exist_ok=True)
+        tokens = []
+        for number, sentences in enumerate(parts):
+            text = folder / f"part{number}.txt"
+            text.write_text("".join(f"{sentence}\n" for sentence in sentences))
+            tokens.append(folder / f"tokens{number}.h5")
+            write_tokens(text, tokens[-1], lowercase=True)
+        vocabulary = build_vocabulary(
+            count_types(tokens), sum(map(len, parts)), size=size, minimum_count=1)
+        shards = [folder / f"shard{number}.h5" for number in range(len(parts))]
+        for source, shard in zip(tokens, shards):
+            write_shard(source, vocabulary, shard)
+        return shards, vocabulary
+
+    return make

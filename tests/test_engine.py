@@ -1,0 +1,82 @@
+"""Each remedy is still needed, and together they are enough."""
+
+import os
+import subprocess
+import sys
+import sysconfig
+from importlib.metadata import distribution
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from model import engine  # noqa: F401  isort: skip
+
+import theano
+import theano.tensor as T
+
+
+def installed(package, path):
+    return Path(str(distribution(package).locate_file(path)))
+
+
+def test_lasagne_still_asks_for_what_theano_dropped():
+    assert "signal import downsample" in installed("Lasagne", "lasagne/layers/pool.py").read_text()
+    assert not installed("Theano", "theano/tensor/signal/downsample.py").exists()
+
+
+def test_numpy_still_lacks_the_aliases():
+    names = sorted(engine._NUMPY_ALIASES)
+    code = f"import numpy; print([n for n in {names} if n not in numpy.__dict__])"
+    assert run(code) == str(names)
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="Python 3.10 still has the header")
+def test_python_still_lacks_the_header_of_scan():
+    assert "longintrepr.h" in installed(
+        "Theano", "theano/scan_module/c_code/scan_perform.c").read_text()
+    assert not (Path(sysconfig.get_path("include")) / "longintrepr.h").exists()
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="older Pythons still have distutils")
+def test_python_still_lacks_distutils():
+    assert not (Path(sysconfig.get_path("stdlib")) / "distutils").exists()
+    assert not installed("numpy", "numpy/distutils").exists()
+
+
+def test_lasagne_still_asks_setuptools_for_its_version():
+    assert "pkg_resources" in installed("Lasagne", "lasagne/__init__.py").read_text()
+
+
+def test_the_engine_refuses_to_come_second():
+    code = "import sys; sys.modules['theano'] = sys; import model.engine"
+    with pytest.raises(subprocess.CalledProcessError):
+        run(code)
+
+
+def test_a_matrix_product_goes_through_the_packages_blas():
+    a = np.arange(6, dtype="float32").reshape(2, 3)
+    x = T.fmatrix("x")
+    function = theano.function([x], T.dot(x, x.T))
+    np.testing.assert_array_equal(function(a), a @ a.T)
+    assert "scipy_openblas" in theano.config.blas.ldflags
+    assert "scipy_openblas" in Path("/proc/self/maps").read_text()
+
+
+def test_scan_and_its_gradient_work_with_every_rewrite_of_the_graph():
+    with theano.configparser.change_flags(on_opt_error="raise", floatX="float64"):
+        x = T.dvector("x")
+        total, _ = theano.scan(lambda value, before: before * value, x,
+                               outputs_info=T.constant(1.0, dtype="float64"))
+        gradient = theano.function([x], T.grad(total[-1], x))
+    np.testing.assert_allclose(gradient([2.0, 3.0, 5.0]), [15.0, 10.0, 6.0])
+
+
+def test_the_compile_cache_is_in_the_working_folder():
+    assert Path(theano.config.base_compiledir) == Path(
+        os.environ["PIPELINE_WORK"]).resolve() / "theano"
+
+
+def run(code):
+    return subprocess.run([sys.executable, "-c", code], check=True, capture_output=True,
+                          text=True).stdout.strip()

@@ -1,0 +1,200 @@
+"""Training: it reaches what can be reached, and a stop at any moment changes nothing."""
+
+import json
+import math
+
+import h5py
+import numpy as np
+import pytest
+
+from model import training
+from model.checkpoint import read_checkpoint
+from model.files import DamagedFile, UserError
+from model.network import NetworkConfig
+from model.shards import ShardReader
+from model.training import Stopped, TrainingConfig, TrainingJob, train
+
+CONFIG = dict(
+    optimiser="adam", rate=0.02, window=32, denominator="sentences", micro_batch_sentences=16,
+    micro_batch_tokens=512, max_epochs=2, max_minutes=0, cooldown=0.5, validations_per_epoch=2,
+    patience=4, shards_in_memory=2, seed=1)
+
+WORDS = "a b c d e f".split()
+
+
+def markov_chain(random):
+    """A chain over WORDS and the end: rows of transition probabilities, the last row the start."""
+    size = len(WORDS)
+    matrix = random.dirichlet(np.full(size + 1, 0.3), size + 1)
+    matrix[:, -1] = 0.12  # of the end, so that lengths vary and none is without bound
+    matrix[-1, -1] = 0
+    matrix[:, :-1] *= ((1 - matrix[:, -1]) / matrix[:, :-1].sum(1))[:, None]
+    return matrix
+
+
+def sample(random, matrix, sentences):
+    result = []
+    for _ in range(sentences):
+        words, state = [], len(WORDS)
+        while True:
+            state = random.choice(len(WORDS) + 1, p=matrix[state])
+            if state == len(WORDS):
+                break
+            words.append(WORDS[state])
+        result.append(" ".join(words))
+    return result
+
+
+def true_perplexity(matrix):
+    """Exponential of the entropy per token, the end included, of an infinite sample."""
+    size = len(WORDS)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        entropies = -np.where(matrix > 0, matrix * np.log(matrix), 0).sum(1)
+    # Expected visits of each state in a sentence: start, then visits = start + visits @ inner.
+    visits = np.linalg.solve(np.eye(size) - matrix[:size, :size].T, matrix[size, :size])
+    return math.exp((entropies[size] + visits @ entropies[:size]) / (1 + visits.sum()))
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory, make_shards):
+    """Shards of a sample of the chain: three parts to train on, one to validate."""
+    random = np.random.default_rng(7)
+    matrix = markov_chain(random)
+    parts = [sample(random, matrix, 700) for _ in range(4)]
+    shards, vocabulary = make_shards(tmp_path_factory.mktemp("markov"), parts)
+    return matrix, shards[:3], shards[3:], vocabulary
+
+
+def job(folder, corpus, network=None, checkpoint_minutes=60.0, previous=None, **changes):
+    _, train_shards, valid_shards, vocabulary = corpus
+    return TrainingJob(
+        folder=folder, train_shards=train_shards, valid_shards=valid_shards,
+        vocabulary=vocabulary, network=network or NetworkConfig(12, dropout=0.1),
+        training=TrainingConfig(**{**CONFIG, **changes}), tokenization={"lowercase": True},
+        source="test", checkpoint_minutes=checkpoint_minutes, previous=previous)
+
+
+def log_without_times(path):
+    return [{key: value for key, value in json.loads(line).items()
+             if key not in ("seconds", "tokens_per_second")}
+            for line in path.read_text().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory, corpus):
+    done = job(tmp_path_factory.mktemp("uninterrupted"), corpus)
+    train(done)
+    return done
+
+
+def test_comes_within_five_per_cent_of_the_true_perplexity(tmp_path, corpus):
+    learned = job(tmp_path, corpus, NetworkConfig(24), max_epochs=6)
+    train(learned)
+    best = read_checkpoint(learned.model).position["best_perplexity"]
+    assert best == pytest.approx(true_perplexity(corpus[0]), rel=0.05)
+
+
+def test_the_log_has_a_line_for_every_update_and_validation(uninterrupted, corpus):
+    sentences = sum(ShardReader(corpus[1]).step_counts.values())
+    per_epoch = math.ceil(sentences / CONFIG["window"])
+    lines = log_without_times(uninterrupted.log)
+    updates = [line for line in lines if "gradient_norm" in line]
+    assert [line["update"] for line in updates] == list(range(1, 2 * per_epoch + 1))
+    assert sum(line["sentences"] for line in updates) == 2 * sentences
+    last_of_epoch = updates[per_epoch - 1]["sentences"]
+    assert last_of_epoch == sentences - (per_epoch - 1) * CONFIG["window"]
+    validations = [line for line in lines if "validation_perplexity" in line]
+    assert len(validations) == 4
+    assert read_checkpoint(uninterrupted.last).history == validations
+    assert updates[-1]["rate"] < updates[0]["rate"] == CONFIG["rate"]
+
+
+@pytest.mark.parametrize("stop_at", [3, 150, 333])
+def test_a_stopped_training_ends_bit_identical(tmp_path, corpus, uninterrupted, stop_at):
+    """`stop_at` counts micro-batches and validation batches: in a window, in a validation."""
+    stopped = job(tmp_path, corpus, checkpoint_minutes=0.0)
+    asked = iter(range(10**9))
+    with pytest.raises(Stopped, match="goes on from"):
+        train(stopped, should_stop=lambda: next(asked) == stop_at)
+    assert not stopped.model.exists()
+    # What a killed run can leave behind: lines after the checkpoint, the last one half-written.
+    with open(stopped.log, "a") as log:
+        log.write(json.dumps({"update": 10**6, "seconds": 1.0}) + '\n{"upd')
+    train(stopped)
+    for name in ("model", "last", "best"):
+        assert getattr(stopped, name).read_bytes() == getattr(uninterrupted, name).read_bytes()
+    assert log_without_times(stopped.log) == log_without_times(uninterrupted.log)
+
+
+def test_a_loss_that_is_not_finite_names_the_batch_and_keeps_the_checkpoint(
+        tmp_path, corpus, monkeypatch):
+    broken = job(tmp_path, corpus, checkpoint_minutes=0.0)
+    real, calls = training.Trainer, iter(range(10**9))
+
+    def trainer(*arguments):
+        result = real(*arguments)
+        accumulate = result.accumulate
+        result.accumulate = lambda x, y: (
+            float("nan") if next(calls) == 20 else accumulate(x, y))
+        return result
+
+    monkeypatch.setattr(training, "Trainer", trainer)
+    with pytest.raises(UserError, match=r"epoch 1, window \d+, micro-batch \d+ .*last\.h5"):
+        train(broken)
+    assert all(np.isfinite(v).all() for v in read_checkpoint(broken.last).parameters.values())
+
+
+def test_a_damaged_checkpoint_is_named_and_set_aside(tmp_path, corpus):
+    damaged = job(tmp_path, corpus, checkpoint_minutes=0.0)
+    asked = iter(range(10**9))
+    with pytest.raises(Stopped):
+        train(damaged, should_stop=lambda: next(asked) == 3)
+    content = damaged.last.read_bytes()
+    damaged.last.write_bytes(content[:len(content) // 2])
+    with pytest.raises(DamagedFile, match="last.h5"):
+        train(damaged)
+    assert not damaged.last.exists()
+
+
+def test_the_time_budget_ends_the_training_with_a_usable_model(tmp_path, corpus):
+    short = job(tmp_path, corpus, max_minutes=1e-6)
+    train(short)
+    assert read_checkpoint(short.model).position["finished"] == "max_minutes"
+    assert read_checkpoint(short.model).position["best_perplexity"] > 1
+
+
+def test_a_warm_start_carries_weights_over_by_word(tmp_path, corpus, uninterrupted, make_shards):
+    shards, vocabulary = make_shards(tmp_path / "new", [["new a new b", "c a new"] * 20] * 2)
+    grown = (None, shards[:1], shards[1:], vocabulary)
+    warm = job(tmp_path, grown, previous=uninterrupted.model, rate=1e-30, max_epochs=1)
+    train(warm)
+    before, after = read_checkpoint(uninterrupted.model), read_checkpoint(warm.model)
+    for word in ("a", "b", "<s>", "<unk>"):
+        old, new = before.vocabulary.words.index(word), vocabulary.words.index(word)
+        for name, axis in (("lstm1.W_in_to_cell", 0), ("softmax.W", 1), ("softmax.b", 0)):
+            np.testing.assert_array_equal(after.parameters[name].take(new, axis),
+                                          before.parameters[name].take(old, axis))
+    np.testing.assert_array_equal(after.parameters["lstm1.W_hid_to_cell"],
+                                  before.parameters["lstm1.W_hid_to_cell"])
+    assert after.ancestry[0]["updates"] == before.position["updates"]
+
+
+def test_another_network_starts_anew(tmp_path, corpus, uninterrupted):
+    other = job(tmp_path, corpus, NetworkConfig(5), previous=uninterrupted.model, max_epochs=1)
+    train(other)
+    assert read_checkpoint(other.model).ancestry == []
+
+
+@pytest.mark.parametrize("change", [
+    {"optimiser": "newton"}, {"denominator": "words"}, {"window": 0}])
+def test_a_setting_that_makes_no_sense_is_named(change):
+    with pytest.raises(UserError, match=next(iter(change))):
+        TrainingConfig(**{**CONFIG, **change})
+
+
+def test_a_checkpoint_holds_only_numbers_and_text(uninterrupted):
+    kinds = set()
+    with h5py.File(uninterrupted.model) as file:
+        file.visititems(lambda _, item: kinds.add(
+            item.dtype.kind if isinstance(item, h5py.Dataset) else "group"))
+    assert kinds <= {"f", "i", "u", "group"}
