@@ -10,7 +10,7 @@ import numpy as np
 import scipy.sparse
 
 from model.evaluation import evaluate
-from model.shards import ShardReader, load_shard
+from model.shards import ShardReader, load
 from model.vocabulary import Vocabulary
 
 _SMOOTHING = [10.0**exponent for exponent in range(-4, 2)]
@@ -34,7 +34,7 @@ class Bigrams:
         size = len(vocabulary.words)
         pairs = scipy.sparse.csr_matrix((size, size), dtype="int64")
         for path in shard_paths:
-            shard = load_shard(path, vocabulary.digest)
+            shard = load(path, vocabulary.digest)
             inputs = np.concatenate([shard.inputs(steps).ravel() for steps in shard.steps])
             targets = np.concatenate([shard.targets(steps).ravel() for steps in shard.steps])
             ones = np.ones(len(inputs), "int64")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from model.shards import Shard, load_shard
+from model.shards import Shard, load
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ def micro_batches(shards: Sequence[Shard], random: np.random.Generator, max_sent
     batches = []
     for steps in np.unique(np.concatenate([shard.steps for shard in shards])):
         bucket = np.concatenate([
-            np.stack(np.broadcast_arrays(number, np.arange(shard.count(steps))), axis=1)
+            np.stack(np.broadcast_arrays(number, np.arange(shard.step_counts.get(int(steps), 0))), axis=1)
             for number, shard in enumerate(shards)
         ])
         random.shuffle(bucket)
@@ -110,7 +110,7 @@ def epoch_windows(shard_paths: Sequence[Path], vocabulary_digest: str, *, seed: 
     pending: list[MicroBatch] = []
     room = window
     for start in range(0, len(order), shards_in_memory):
-        shards = [load_shard(shard_paths[n], vocabulary_digest)
+        shards = [load(shard_paths[n], vocabulary_digest)
                   for n in order[start:start + shards_in_memory]]
         for steps, sentences in micro_batches(shards, random, micro_batch_sentences,
                                               micro_batch_tokens):
