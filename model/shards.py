@@ -105,7 +105,7 @@ def write_shard(
         file.attrs["tokens"] = len(rows)
         file.attrs["steps"] = steps
         file.attrs["offsets"] = offsets
-        file.attrs["indices_sha256"] = hashlib.sha256(rows).hexdigest()
+        file.attrs["indices_sha256"] = hashlib.sha256(rows.tobytes()).hexdigest()
         inputs = file.create_group("inputs")
         inputs.attrs["encoding-type"] = "csr_matrix"
         inputs.attrs["encoding-version"] = "0.1.0"
@@ -291,7 +291,9 @@ def _open_shard(
 ) -> Iterator[tuple[h5py.File, ShardLayout]]:
     try:
         with open_hdf5(path) as file:
-            version = file.attrs.get("format_version")
+            if "inputs/indices" not in file:
+                raise KeyError("inputs/indices")
+            version = file.attrs["format_version"]
             if version != FORMAT_VERSION:
                 raise UserError(
                     f"the shard {path} has format version {version}, and this program reads "
@@ -305,8 +307,6 @@ def _open_shard(
                 file.attrs["steps"],
                 file.attrs["offsets"],
             )
-            if "inputs/indices" not in file:
-                raise KeyError("inputs/indices")
             if vocabulary_digest not in (None, layout.vocabulary_digest):
                 raise UserError(
                     f"the shard {path} was made with another vocabulary: the digest of its words "

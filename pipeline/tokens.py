@@ -9,6 +9,7 @@ at that import.
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from pathlib import Path
 from typing import NamedTuple
@@ -70,7 +71,7 @@ def tokenize(sentences: list[str], *, lowercase: bool) -> Tokens:
         texts = texts.str.to_lowercase()
     found = texts.str.extract_all(_TOKEN)
     lengths = found.list.len().to_numpy().astype(np.uint32)
-    tokens = found.explode(empty_as_null=False, keep_nulls=False)
+    tokens = found.filter(found.list.len() > 0).explode()
 
     # Positions in an enumeration of the distinct spellings, whose order may differ from run to
     # run; sorting makes it definite. Lower case may leave NFC (J and a caron have no composed
@@ -114,9 +115,8 @@ def write_tokens(
         text = part_text.read_bytes()
     except OSError as error:
         raise UserError(f"cannot read the part {part_text}: {error}.") from error
-    if _DIGEST.fullmatch(part_text.stem):
-        if hashlib.sha256(text).hexdigest() != part_text.stem:
-            raise DamagedFile(part_text, "its bytes do not match the digest in its name")
+    if _DIGEST.fullmatch(part_text.stem) and hashlib.sha256(text).hexdigest() != part_text.stem:
+        raise DamagedFile(part_text, "its bytes do not match the digest in its name")
     sentences = text.decode("utf-8").split("\n")[:-1]
     tokens = tokenize(sentences, lowercase=lowercase)
     with write_hdf5(path) as file:
@@ -129,7 +129,7 @@ def write_tokens(
             file.attrs[name] = value
 
 
-def read_tokens(path: Path) -> Tokens:
+def read_tokens(path: str | os.PathLike) -> Tokens:
     """Read what `write_tokens` wrote; raises as `open_hdf5` does."""
     with open_hdf5(path) as file:
         types = file["types"][()].tobytes().decode()
@@ -139,7 +139,7 @@ def read_tokens(path: Path) -> Tokens:
         )
 
 
-def read_types(path: Path) -> tuple[list[str], np.ndarray]:
+def read_types(path: str | os.PathLike) -> tuple[list[str], np.ndarray]:
     """Only the distinct words of a tokens file, and their counts: uint32 (types,)."""
     with open_hdf5(path) as file:
         types = file["types"][()].tobytes().decode()

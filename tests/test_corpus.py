@@ -1,0 +1,467 @@
+"""Reading and splitting a corpus, against a reader that holds everything in memory."""
+
+import bz2
+import collections
+import gzip
+import hashlib
+import lzma
+import os
+import unicodedata
+
+import numpy as np
+import pytest
+import zstandard
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from model.files import UserError
+from pipeline import corpus
+from pipeline.corpus import (
+    SIDES,
+    PartCutter,
+    choose_sides,
+    corpus_files,
+    hash_sentences,
+    read_sentences,
+    split_corpus,
+)
+
+VERSES = [
+    "In the beginning God created the heaven and the earth.",
+    "And God said, Let there be light: and there was light.",
+    "And God called the light Day, and the darkness he called Night.",
+    "Jesus wept.",
+    "Rejoice evermore.",
+    "Pray without ceasing.",
+]
+
+
+def compress(text: bytes, suffix: str) -> bytes:
+    return {
+        "": lambda text: text,
+        ".gz": gzip.compress,
+        ".bz2": bz2.compress,
+        ".xz": lzma.compress,
+        ".zst": zstandard.ZstdCompressor().compress,
+    }[suffix](text)
+
+
+def read(path, **options):
+    """All sentences of a file as text, its bad lines, and the counts."""
+    bad, counts = [], collections.Counter()
+    blocks = read_sentences(path, on_bad_line=bad.append, counts=counts, **options)
+    return [s.decode() for block in blocks for s in block], bad, counts
+
+
+def naive_sentences(content: bytes) -> list[str]:
+    lines = content.removeprefix(b"\xef\xbb\xbf").decode().split("\n")
+    return [s for line in lines if (s := unicodedata.normalize("NFC", line).strip())]
+
+
+def split(folder, train, valid=None, test=None, **options):
+    """Write the given sentences to files, split them, and read the sides' parts back."""
+    patterns = []
+    for side, sentences in zip(SIDES, (train, valid, test)):
+        path = folder / f"{side}.txt"
+        if sentences is not None:
+            path.write_text("".join(f"{s}\n" for s in sentences), newline="")
+        patterns.append(str(path) if sentences is not None else None)
+    manifest = split_corpus(*patterns, folder / "parts", folder / "set_aside.tsv", **options)
+    return manifest, {side: read_parts(folder / "parts", manifest, side) for side in SIDES}
+
+
+def read_parts(folder, manifest, side):
+    parts = []
+    for part in manifest["sides"][side]:
+        content = (folder / f"{part['digest']}.txt").read_bytes()
+        assert hashlib.sha256(content).hexdigest() == part["digest"]
+        assert len(content) == part["bytes"]
+        assert content.count(b"\n") == part["sentences"]
+        parts.append(content.decode().split("\n")[:-1])
+    return parts
+
+
+def cut(sentences, sentences_per_part, block=7):
+    """The parts of sentences that arrive in blocks."""
+    cutter = PartCutter(sentences_per_part)
+    encoded = [s.encode() for s in sentences]
+    parts = []
+    for start in range(0, len(encoded), block):
+        piece = encoded[start : start + block]
+        parts += cutter.add(piece, hash_sentences(piece))
+    parts += cutter.finish()
+    return [[s.decode() for s in part] for part in parts]
+
+
+# Files
+
+
+def test_a_folder_stands_for_its_files_in_sorted_order_without_hidden_ones(tmp_path):
+    for name in ("b.txt", "a/z.txt", "a/b.txt.gz", ".hidden", ".git/config"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("x")
+    names = ["a/b.txt.gz", "a/z.txt", "b.txt"]
+    assert corpus_files(str(tmp_path)) == [tmp_path / name for name in names]
+    assert corpus_files(f"{tmp_path}/**/*.txt") == [tmp_path / "a/z.txt", tmp_path / "b.txt"]
+    assert corpus_files(f"{tmp_path}/b.txt") == [tmp_path / "b.txt"]
+
+
+def test_a_file_whose_name_looks_like_a_pattern_is_a_file(tmp_path):
+    (tmp_path / "a[1].txt").write_text("x")
+    assert corpus_files(f"{tmp_path}/a[1].txt") == [tmp_path / "a[1].txt"]
+
+
+def test_a_missing_or_empty_corpus_is_an_error_that_names_it(tmp_path):
+    with pytest.raises(UserError, match="no corpus .*nothing.txt"):
+        corpus_files(str(tmp_path / "nothing.txt"))
+    with pytest.raises(UserError, match=r"no corpus .*\*\.gz"):
+        corpus_files(str(tmp_path / "*.gz"))
+    with pytest.raises(UserError, match=f"{tmp_path} holds no files"):
+        corpus_files(str(tmp_path))
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(UserError, match="neither a regular file nor a folder"):
+        corpus_files(str(tmp_path / "pipe"))
+
+
+# Lines
+
+
+@given(
+    text=st.text(st.sampled_from("ab \t\r\n\v\f\x1c\x85\u2028\u3000é\u0301e\ufeff한ᄒ"), max_size=60),
+    mark=st.booleans(),
+    block_bytes=st.integers(3, 20),
+)
+def test_reading_in_blocks_equals_reading_whole(tmp_path_factory, text, mark, block_bytes):
+    content = b"\xef\xbb\xbf" * mark + text.encode()
+    path = tmp_path_factory.mktemp("corpus") / "corpus.txt"
+    path.write_bytes(content)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(corpus, "_BLOCK_BYTES", block_bytes)
+        sentences, bad, counts = read(path)
+    expected = naive_sentences(content)
+    assert sentences == expected and not bad
+    assert counts["bytes"] == len(content)
+    assert counts["sentences"] == len(expected)
+    rest = content.removeprefix(b"\xef\xbb\xbf")
+    assert counts["lines"] == rest.count(b"\n") + (rest != b"" and not rest.endswith(b"\n"))
+    assert counts["empty"] == counts["lines"] - counts["sentences"]
+
+
+def test_only_line_feeds_end_a_sentence(tmp_path):
+    path = tmp_path / "corpus.txt"
+    inner = "a\rb\vc\fd\x1ce\x85f\u2028g\u2029h"
+    path.write_bytes(f"{inner}\r\n\r\n  second \n".encode())
+    assert read(path)[0] == [inner, "second"]
+
+
+def test_text_is_brought_to_nfc(tmp_path):
+    path = tmp_path / "corpus.txt"
+    path.write_bytes("e\u0301te\u0301\nplain\n\u1112\u1161\u11ab\n".encode())
+    assert read(path)[0] == ["été", "plain", "한"]
+
+
+@pytest.mark.parametrize("suffix", ["", ".gz", ".bz2", ".xz", ".zst", ".GZ"])
+def test_compressed_files_are_read_by_their_suffix(tmp_path, suffix):
+    content = "".join(f"{verse}\n" for verse in VERSES * 1000).encode()
+    path = tmp_path / f"corpus.txt{suffix}"
+    # Two frames, one after the other, as `cat a.gz b.gz` makes them.
+    path.write_bytes(compress(content, suffix.lower()) + compress(content, suffix.lower()))
+    progress = []
+    sentences, _, counts = read(path, progress=progress.append)
+    assert sentences == VERSES * 2000
+    assert counts["bytes"] == 2 * len(content)
+    assert sum(progress) == path.stat().st_size
+
+
+@pytest.mark.parametrize("suffix", [".gz", ".bz2", ".xz", ".zst"])
+def test_damaged_compressed_files_are_errors_that_name_them(tmp_path, suffix):
+    random = np.random.default_rng(1)
+    lines = random.integers(97, 123, (5000, 40), dtype=np.uint8)
+    content = b"\n".join(line.tobytes() for line in lines)
+    whole = compress(content, suffix)
+    path = tmp_path / f"corpus.txt{suffix}"
+    for size in (len(whole) // 2, len(whole) - 1, 0):
+        path.write_bytes(whole[:size])
+        with pytest.raises(UserError, match=f"{path} is truncated"):
+            read(path)
+    for damaged in (b"plain text, not compressed\n", whole + b"rubbish after the end"):
+        path.write_bytes(damaged)
+        if suffix in (".bz2", ".xz") and damaged.startswith(whole):
+            continue  # Python's readers of these ignore what follows the end
+        with pytest.raises(UserError, match=f"cannot read {path}"):
+            read(path)
+
+
+def test_a_file_that_cannot_be_read_is_an_error_that_names_it(tmp_path):
+    with pytest.raises(UserError, match=f"cannot read {tmp_path}"):
+        read(tmp_path)
+
+
+# Bad lines
+
+
+def test_bad_lines_are_told_with_line_and_byte_offset(tmp_path):
+    lines = [
+        b"\xef\xbb\xbfgood",
+        b"bad \xff byte",
+        b"",
+        b"  na\xc3\xafve  ",
+        b"nul \0 byte",
+        b"x" * 101,
+        b"y" * 100 + b"\r",
+        b"cut short \xc3",
+    ]
+    path = tmp_path / "corpus.txt"
+    path.write_bytes(b"\n".join(lines))
+    sentences, bad, counts = read(path, max_line_bytes=100)
+    assert sentences == ["good", "naïve", "y" * 100]
+    starts = np.cumsum([0] + [len(line) + 1 for line in lines])
+    assert [(b.line, b.offset) for b in bad] == [
+        (2, starts[1] + 4),
+        (5, starts[4] + 4),
+        (6, starts[5]),
+        (8, starts[7] + 10),
+    ]
+    reasons = ["not valid UTF-8", "NUL byte", "longer than max_line_bytes", "not valid UTF-8"]
+    assert all(reason in b.reason for reason, b in zip(reasons, bad))
+    assert (counts["lines"], counts["empty"], counts["set_aside"]) == (8, 1, 4)
+
+
+@pytest.mark.parametrize("block_bytes", [4, 10, 64, 10_000])
+def test_a_line_without_end_is_one_bad_line_whatever_the_blocks(tmp_path, monkeypatch, block_bytes):
+    monkeypatch.setattr(corpus, "_BLOCK_BYTES", block_bytes)
+    path = tmp_path / "corpus.txt"
+    path.write_bytes(b"one\n" + b"x" * 3000 + b"\ntwo\n" + b"y" * 3000)
+    sentences, bad, counts = read(path, max_line_bytes=20)
+    assert sentences == ["one", "two"]
+    assert [(b.line, b.offset, b.raw) for b in bad] == [(2, 4, b"x" * 20), (4, 3009, b"y" * 20)]
+    assert counts == {
+        "bytes": 6009, "lines": 4, "empty": 0, "set_aside": 2, "sentences": 2,
+    }  # fmt: skip
+
+
+def test_the_first_bad_line_stops_the_run_and_publishes_no_manifest(tmp_path):
+    path = tmp_path / "corpus.txt"
+    path.write_bytes(b"good\nb\xe4d\n")
+    with pytest.raises(UserError, match=rf"{path}, line 2, byte offset 6: not valid UTF-8"):
+        split_corpus(str(path), None, None, tmp_path / "parts", tmp_path / "aside.tsv")
+    assert not (tmp_path / "aside.tsv").exists()
+
+
+def test_bad_lines_are_set_aside_in_a_table(tmp_path):
+    path = tmp_path / "corpus.txt"
+    path.write_bytes("\n".join(VERSES * 50).encode() + b"\na\tb\xff\n")
+    table = tmp_path / "aside.tsv"
+    manifest = split_corpus(
+        str(path), str(path), str(path), tmp_path / "parts", table, on_bad_line="set_aside"
+    )
+    assert manifest["counts"]["set_aside"] == 3
+    rows = [line.split("\t") for line in table.read_text().splitlines()]
+    assert rows[0] == ["file", "line", "offset", "reason", "raw"]
+    assert rows[1][:3] == [str(path), "301", str(path.stat().st_size - 2)]
+    assert rows[1][4] == r"a\tb\xff"
+    assert len(rows) == 4
+
+
+def test_utf_16_is_recognised(tmp_path):
+    path = tmp_path / "corpus.txt"
+    path.write_bytes("some text\n".encode("utf-16-le"))
+    assert "UTF-16" in read(path)[1][0].reason
+
+
+# The Leipzig corpora
+
+
+def test_ids_of_leipzig_corpora_are_dropped(tmp_path):
+    path = tmp_path / "corpus.txt"
+    path.write_text("\n1\tJesus wept.\n2\tRejoice\tevermore.\n\n3\t\nno id\n4\n")
+    sentences, bad, counts = read(path)
+    assert sentences == ["Jesus wept.", "Rejoice\tevermore."]
+    assert [(b.line, b.offset) for b in bad] == [(6, 39), (7, 45)]
+    assert counts["empty"] == 3
+    assert len(read(path, format="plain")[0]) == 5
+    path.write_text("Plain.\n1\tJesus wept.\n")
+    assert read(path)[0] == ["Plain.", "1\tJesus wept."]
+    assert read(path, format="leipzig")[0] == ["Jesus wept."]
+    with pytest.raises(UserError, match="format 'csv'"):
+        read(path, format="csv")
+
+
+# Sides
+
+
+def test_the_side_of_a_sentence_does_not_depend_on_others(tmp_path):
+    sentences = [f"{verse} {number}" for number in range(3000) for verse in VERSES]
+    _, sides = split(tmp_path, sentences, valid_share=0.1, test_share=0.2)
+    of = {s: side for side in SIDES for part in sides[side] for s in part}
+    assert len(of) == len(sentences)
+    shares = collections.Counter(of.values())
+    assert shares["valid"] / len(sentences) == pytest.approx(0.1, abs=0.02)
+    assert shares["test"] / len(sentences) == pytest.approx(0.2, abs=0.02)
+    fewer = sentences[::-3] * 2
+    _, sides = split(tmp_path, fewer, valid_share=0.1, test_share=0.2)
+    again = {s: side for side in SIDES for part in sides[side] for s in part}
+    assert all(of[s] == side for s, side in again.items())
+    for side in SIDES:  # in the order of the corpus, repetitions included
+        assert [s for part in sides[side] for s in part] == [s for s in fewer if of[s] == side]
+
+
+@given(st.lists(st.text(), min_size=1), st.floats(0, 0.5), st.floats(0, 0.4))
+def test_sides_follow_from_the_texts_alone(sentences, valid_share, test_share):
+    encoded = [s.encode() for s in sentences]
+    together = choose_sides(hash_sentences(encoded), valid_share, test_share)
+    alone = [choose_sides(hash_sentences([s]), valid_share, test_share)[0] for s in encoded]
+    assert together.tolist() == alone
+    assert together.dtype == np.uint8
+    # Another share of the one side leaves the other as it is.
+    other = choose_sides(hash_sentences(encoded), valid_share / 2, test_share)
+    assert ((other == 2) == (together == 2)).all()
+    assert ((other == 1) <= (together == 1)).all()
+
+
+def test_the_hash_is_fixed_for_ever():
+    hashes = hash_sentences([verse.encode() for verse in VERSES])
+    assert hashes.tolist() == [
+        3163092009, 3293804908, 439947328, 459436628, 565276770, 1234614763,
+    ]  # fmt: skip
+    # The first number that the published splitmix64 gives for the seed 1234567.
+    seed = np.array([1234567], dtype=np.uint64)
+    assert corpus._mix(seed, 0x9E3779B97F4A7C15).tolist() == [6457827717110365317]
+
+
+def test_given_sides_are_taken_whole_and_missing_ones_are_drawn(tmp_path):
+    train = [f"{verse} {number}" for number in range(200) for verse in VERSES]
+    _, sides = split(tmp_path, train, valid=VERSES, test=VERSES[:2])
+    assert sides == {"train": [train], "valid": [VERSES], "test": [VERSES[:2]]}
+    _, sides = split(tmp_path, train, valid=VERSES)
+    assert sides["valid"] == [VERSES]
+    assert 0 < len(sides["test"][0]) < 50
+    assert sorted(sides["train"][0] + sides["test"][0]) == sorted(train)
+
+
+def test_a_side_without_sentences_is_an_error(tmp_path):
+    with pytest.raises(UserError, match="train.txt leaves no sentence for the train side"):
+        split(tmp_path, [], valid=VERSES, test=VERSES)
+    with pytest.raises(UserError, match="test.txt leaves no sentence for the test side"):
+        split(tmp_path, VERSES, valid=VERSES, test=["", " "])
+    with pytest.raises(UserError, match=r"so small \(1 sentences\).*VALID=file"):
+        split(tmp_path, ["In the beginning"])
+    with pytest.raises(UserError, match="must leave room for training"):
+        split(tmp_path, VERSES, valid_share=0.5, test_share=0.5)
+    with pytest.raises(UserError, match="on_bad_line is 'skip'"):
+        split(tmp_path, VERSES, on_bad_line="skip")
+    with pytest.raises(UserError, match="sentences_per_part is 0"):
+        split(tmp_path, VERSES, sentences_per_part=0)
+
+
+# Parts
+
+SENTENCES = st.lists(st.text("abcdef", min_size=1, max_size=8), min_size=1, max_size=200)
+
+
+@given(SENTENCES, st.integers(1, 30), st.integers(1, 50))
+def test_the_parts_joined_are_the_stream_whatever_the_blocks(sentences, sentences_per_part, block):
+    parts = cut(sentences, sentences_per_part, block)
+    assert [s for part in parts for s in part] == sentences
+    assert all(1 <= len(part) <= 8 * sentences_per_part for part in parts)
+    assert parts == cut(sentences, sentences_per_part, len(sentences))
+
+
+@settings(max_examples=300)
+@given(
+    count=st.integers(1, 300),
+    place=st.integers(0, 300),
+    change=st.sampled_from(["insert", "remove", "replace"]),
+    seed=st.integers(0, 10**6),
+)
+def test_an_edit_anywhere_makes_at_most_two_parts_anew(count, place, change, seed):
+    # Of about 20 sentences a part; one in 3,000 reaches the 160 where a border is forced, and then
+    # too an edit moves that border only.
+    sentences = [f"{seed} {number}" for number in range(count)]
+    before = cut(sentences, 20)
+    place %= count
+    edited = sentences[:place] + {
+        "insert": [f"{seed} new", sentences[place]],
+        "remove": [],
+        "replace": [f"{seed} new"],
+    }[change] + sentences[place + 1 :]
+    old = {tuple(part) for part in before}
+    new = [part for part in cut(edited, 20) if tuple(part) not in old]
+    assert len(new) <= 2
+
+
+def test_the_stream_of_a_side_runs_across_files(tmp_path):
+    for number in range(100):
+        (tmp_path / "corpus").mkdir(exist_ok=True)
+        (tmp_path / f"corpus/{number:02}.txt").write_text(f"{VERSES[number % 6]} {number}\n")
+    folder = str(tmp_path / "corpus")
+    progress = []
+    manifest = split_corpus(
+        folder, folder, folder, tmp_path / "parts", tmp_path / "aside", progress=progress.append
+    )
+    assert [part["sentences"] for part in manifest["sides"]["train"]] == [100]
+    assert manifest["counts"]["files"] == 300
+    assert manifest["files"][1] == {
+        "side": "train",
+        "path": f"{folder}/01.txt",
+        "sentences": 1,
+        "bytes": len(VERSES[1]) + 4 - 1,
+    }
+    assert progress[-1] == 3 * sum(len(f"{VERSES[n % 6]} {n}\n") for n in range(100))
+
+
+def test_a_repeated_sentence_makes_neither_tiny_nor_endless_parts():
+    is_border = {line: len(cut([line] * 10 + ["x"], 640)) == 2 for line in map(str, range(5000))}
+    assert set(is_border.values()) == {False, True}
+    for line in {border: line for line, border in is_border.items()}.values():
+        sizes = {len(part) for part in cut([line] * 51_200, 640, block=999)}
+        assert sizes == {640 // 64 if is_border[line] else 8 * 640}
+
+
+def test_a_part_is_bounded_in_bytes(monkeypatch):
+    monkeypatch.setattr(corpus, "_LARGEST_PART_BYTES", 1000)
+    sentences = [f"{number:099}" for number in range(500)] + ["x" * 5000, "y"]
+    parts = cut(sentences, 10_000)
+    assert [s for part in parts for s in part] == sentences
+    assert {len(part) for part in parts[:49]} == {10}
+    assert ["x" * 5000] in [part[-1:] for part in parts]
+
+
+def test_parts_that_are_there_are_left_and_damaged_ones_repaired(tmp_path):
+    sentences = [f"{verse} {number}" for number in range(200) for verse in VERSES]
+    manifest, sides = split(tmp_path, sentences, sentences_per_part=200)
+    assert len(sides["train"]) > 2
+    paths = [tmp_path / "parts" / f"{p['digest']}.txt" for p in manifest["sides"]["train"]]
+    before = [path.stat().st_mtime_ns for path in paths]
+    content = bytearray(paths[0].read_bytes())
+    content[5] ^= 1
+    paths[0].write_bytes(content)
+    assert split(tmp_path, sentences, sentences_per_part=200) == (manifest, sides)
+    assert [path.stat().st_mtime_ns for path in paths[1:]] == before[1:]
+
+
+def test_a_corpus_that_changes_while_it_is_read_is_an_error(tmp_path):
+    for name in ("a.txt", "b.txt"):
+        (tmp_path / name).write_text("\n".join(VERSES * 100))
+
+    def replace(_):
+        (tmp_path / "new").write_text("\n".join(VERSES * 100))
+        os.replace(tmp_path / "new", tmp_path / "a.txt")
+
+    def append(_):
+        with open(tmp_path / "b.txt", "a") as file:
+            file.write("\nmore")
+
+    def add(_):
+        (tmp_path / "c.txt").write_text("more")
+
+    def remove(_):
+        (tmp_path / "c.txt").unlink(missing_ok=True)
+
+    pattern = str(tmp_path / "*.txt")
+    for name, change in (("a", replace), ("b", append), ("c", add), ("c", remove)):
+        fault = "cannot read .*c.txt" if change is remove else f"{name}.txt changed while"
+        with pytest.raises(UserError, match=fault):
+            split_corpus(
+                pattern, pattern, pattern, tmp_path / "p", tmp_path / "s", progress=change
+            )
