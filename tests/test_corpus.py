@@ -127,7 +127,9 @@ def test_a_missing_or_empty_corpus_is_an_error_that_names_it(tmp_path):
 
 
 @given(
-    text=st.text(st.sampled_from("ab \t\r\n\v\f\x1c\x85\u2028\u3000é\u0301e\ufeff한ᄒ"), max_size=60),
+    text=st.text(
+        st.sampled_from("ab \t\r\n\v\f\x1c\x85\u2028\u3000é\u0301e\ufeff한ᄒ"), max_size=60
+    ),
     mark=st.booleans(),
     block_bytes=st.integers(3, 20),
 )
@@ -380,11 +382,15 @@ def test_an_edit_anywhere_makes_at_most_two_parts_anew(count, place, change, see
     sentences = [f"{seed} {number}" for number in range(count)]
     before = cut(sentences, 20)
     place %= count
-    edited = sentences[:place] + {
-        "insert": [f"{seed} new", sentences[place]],
-        "remove": [],
-        "replace": [f"{seed} new"],
-    }[change] + sentences[place + 1 :]
+    edited = (
+        sentences[:place]
+        + {
+            "insert": [f"{seed} new", sentences[place]],
+            "remove": [],
+            "replace": [f"{seed} new"],
+        }[change]
+        + sentences[place + 1 :]
+    )
     old = {tuple(part) for part in before}
     new = [part for part in cut(edited, 20) if tuple(part) not in old]
     assert len(new) <= 2
@@ -462,6 +468,4 @@ def test_a_corpus_that_changes_while_it_is_read_is_an_error(tmp_path):
     for name, change in (("a", replace), ("b", append), ("c", add), ("c", remove)):
         fault = "cannot read .*c.txt" if change is remove else f"{name}.txt changed while"
         with pytest.raises(UserError, match=fault):
-            split_corpus(
-                pattern, pattern, pattern, tmp_path / "p", tmp_path / "s", progress=change
-            )
+            split_corpus(pattern, pattern, pattern, tmp_path / "p", tmp_path / "s", progress=change)
