@@ -32,9 +32,9 @@ SIDES = ("train", "valid", "test")
 
 _BLOCK_BYTES = 4 << 20  # text is read in blocks of this size: large enough for fast whole-block
 # operations, small enough to forget
-_ZSTANDARD_INPUT_BYTES = 4096  # zstandard inflates all of its input at once, rubbish up to
-# 16,000-fold: this bounds one step's output to some 64 MiB
-_LARGEST_PART_BYTES = 64 << 20  # a part is tokenized in memory, whatever its lines are like
+_ZSTANDARD_INPUT_BYTES = 4096  # zstandard inflates all that it is given at once, at most some
+# 32,000-fold (one character repeated): so one step gives 128 MiB at most
+_LARGEST_PART_BYTES = 32 << 20  # a part is tokenized in memory, whatever its lines are like
 
 _MARK = b"\xef\xbb\xbf"  # the byte-order mark in UTF-8
 _LEIPZIG_LINE = re.compile(rb"[0-9]+\t")
@@ -214,7 +214,7 @@ class PartCutter:
     A border follows each sentence whose hash is a multiple of `sentences_per_part`, so that parts
     have about that size and an edit anywhere moves no later border. Safety valves for corpora such
     as one line repeated a million times: parts below 1/64 of that size are not ended, and at 8
-    times that size or 64 MiB a part ends wherever that is.
+    times that size or 32 MiB a part ends wherever that is.
     """
 
     def __init__(self, sentences_per_part: int):
