@@ -84,7 +84,7 @@ def run_command(options: argparse.Namespace) -> int:
         for path in sweep_temporaries(work):
             print(f"removed {path}, left by a run that was killed", file=sys.stderr)
         _log_to(work / "log" / "run.log")
-        arguments = ["EvaluatePerplexity", "--work", str(work), "--workers", str(workers),
+        arguments = ["EvaluatePerplexity", "--working-folder", str(work), "--workers", str(workers),
                      *_corpus_flags(options)]
         if scheduler == "local":
             arguments += ["--local-scheduler"]
@@ -114,7 +114,7 @@ def why_command(options: argparse.Namespace) -> int:
         from pipeline.tasks import EvaluatePerplexity, reasons
 
         found = False
-        for title, reason in reasons(EvaluatePerplexity(work=settings.work_folder())):
+        for title, reason in reasons(EvaluatePerplexity(working_folder=settings.work_folder())):
             found = True
             print(f"{title}: {reason}")
         if not found:
@@ -131,7 +131,7 @@ def gc_command(options: argparse.Namespace) -> int:
 
         work = Path(settings.work_folder())
         with _only_one_run(work):
-            root = EvaluatePerplexity(work=str(work))
+            root = EvaluatePerplexity(working_folder=str(work))
             if not root.complete():
                 raise UserError("the last run is not complete for this corpus and these "
                                 "settings, so what is still needed is unknown; run first")

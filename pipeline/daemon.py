@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -16,6 +17,8 @@ ADDRESS = "127.0.0.1"
 _SECONDS_TO_START = 30
 _SECONDS_TO_STOP = 10
 
+_without_proxy = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
 
 def url(port: int) -> str:
     """Where the visualiser is."""
@@ -25,9 +28,9 @@ def url(port: int) -> str:
 def answers(port: int) -> bool:
     """Whether a Luigi daemon listens on the port."""
     try:
-        with urllib.request.urlopen(f"{url(port)}/api/ping", timeout=5) as answer:
-            return answer.status == 200
-    except OSError:
+        with _without_proxy.open(f"{url(port)}/api/is_paused", timeout=5) as answer:
+            return "paused" in json.load(answer)["response"]
+    except (OSError, ValueError, KeyError):
         return False
 
 

@@ -44,13 +44,13 @@ class Stage(luigi.Task):
     Subclasses give `artifact` and `make`, and may give `parts`.
     """
 
-    work = luigi.Parameter(default=settings.work_folder(),
+    working_folder = luigi.Parameter(default=settings.work_folder(),
                            description="working folder: where everything that is made lies")
 
     @property
     def folder(self) -> Path:
         """The working folder."""
-        return Path(self.work)
+        return Path(self.working_folder)
 
     @property
     def title(self) -> str:
@@ -252,7 +252,7 @@ class TokenizePart(Stage):
     part = luigi.Parameter(description="digest of the part's text")
 
     def requires(self) -> SplitCorpus:
-        return SplitCorpus(work=self.work)
+        return SplitCorpus(working_folder=self.working_folder)
 
     def artifact(self) -> Artifact:
         ingredients = {"format": _FORMATS["tokens"], "part": self.part,
@@ -271,10 +271,10 @@ class BuildVocabulary(Stage):
     """Stage 3: the most frequent words of the training side."""
 
     def requires(self) -> SplitCorpus:
-        return SplitCorpus(work=self.work)
+        return SplitCorpus(working_folder=self.working_folder)
 
     def parts(self) -> list[TokenizePart]:
-        return [TokenizePart(work=self.work, part=part)
+        return [TokenizePart(working_folder=self.working_folder, part=part)
                 for part in self.requires().manifest().parts("train")]
 
     def artifact(self) -> Artifact:
@@ -322,7 +322,7 @@ class EncodePart(Stage):
     vocabulary = luigi.Parameter(description="digest of the vocabulary's words, in order")
 
     def requires(self) -> list[luigi.Task]:
-        return [TokenizePart(work=self.work, part=self.part), BuildVocabulary(work=self.work)]
+        return [TokenizePart(working_folder=self.working_folder, part=self.part), BuildVocabulary(working_folder=self.working_folder)]
 
     def artifact(self) -> Artifact:
         tokens, _ = self.requires()
@@ -343,7 +343,7 @@ class EncodeCorpus(Stage):
     """All shards; makes no file of its own."""
 
     def requires(self) -> BuildVocabulary:
-        return BuildVocabulary(work=self.work)
+        return BuildVocabulary(working_folder=self.working_folder)
 
     def parts(self) -> list[EncodePart]:
         return [part for side in SIDES for part in self.shards(side)]
@@ -356,9 +356,9 @@ class EncodeCorpus(Stage):
 
     def shards(self, side: str) -> list[EncodePart]:
         """The tasks of one side's shards, once the vocabulary is complete."""
-        manifest = SplitCorpus(work=self.work).manifest()
+        manifest = SplitCorpus(working_folder=self.working_folder).manifest()
         vocabulary = self.requires().vocabulary().digest
-        return [EncodePart(work=self.work, part=part, vocabulary=vocabulary)
+        return [EncodePart(working_folder=self.working_folder, part=part, vocabulary=vocabulary)
                 for part in manifest.parts(side)]
 
     def shard_files(self, side: str) -> list[str]:
@@ -374,7 +374,7 @@ class TrainModel(Stage):
     """Stages 5 to 7: train the network on the shards."""
 
     def requires(self) -> EncodeCorpus:
-        return EncodeCorpus(work=self.work)
+        return EncodeCorpus(working_folder=self.working_folder)
 
     def artifact(self) -> Artifact:
         shards = self.requires()
@@ -423,7 +423,7 @@ class EvaluatePerplexity(Stage):
     """Stage 8: the perplexity of the test and validation sides, as report/metrics.json."""
 
     def requires(self) -> TrainModel:
-        return TrainModel(work=self.work)
+        return TrainModel(working_folder=self.working_folder)
 
     def artifact(self) -> Artifact:
         model = self.requires()
@@ -457,7 +457,7 @@ class EvaluatePerplexity(Stage):
                       if not isinstance(value, (dict, list))} for side in ("test", "valid")},
             "baselines": figures["baselines"],
             "vocabulary": {"size": len(shards.requires().vocabulary().words)},
-            "corpus": SplitCorpus(work=self.work).manifest().content["counts"],
+            "corpus": SplitCorpus(working_folder=self.working_folder).manifest().content["counts"],
             "train": training_figures(training.parent / "log.jsonl"),
         }
         with publish(artifact.path) as temporary:
