@@ -53,10 +53,9 @@ def micro_batches(shards: Sequence[Shard], random: np.random.Generator, max_sent
     """
     batches = []
     for steps in np.unique(np.concatenate([shard.steps for shard in shards])):
-        bucket = np.concatenate([
-            np.stack(np.broadcast_arrays(number, np.arange(shard.step_counts.get(int(steps), 0))), axis=1)
-            for number, shard in enumerate(shards)
-        ])
+        counts = [shard.step_counts.get(int(steps), 0) for shard in shards]
+        bucket = np.concatenate([np.stack([np.full(count, number), np.arange(count)], axis=1)
+                                 for number, count in enumerate(counts)])
         random.shuffle(bucket)
         size = max(1, min(max_sentences, max_tokens // int(steps)))
         batches += [(int(steps), bucket[start:start + size])

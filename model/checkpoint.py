@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from dataclasses import dataclass, field
+from typing import Any
 
 import h5py
 import numpy as np
@@ -98,16 +99,17 @@ def read_checkpoint(path: str | os.PathLike) -> Checkpoint:
                 raise UserError(
                     f"{path} is a checkpoint of format version {file.attrs['format_version']}; "
                     f"this program reads version {FORMAT_VERSION}")
-            text = {name: json.loads(_text(file[name]))
-                    for name in ("settings", "position", "history", "ancestry")}
-            arrays = {name: [file[name][key][()] for key in sorted(file[name])]
-                      for name in ("optimiser", "random_states")}
+            content: dict[str, Any] = {
+                name: json.loads(_text(file[name]))
+                for name in ("settings", "position", "history", "ancestry")}
+            for name in ("optimiser", "random_states"):
+                content[name] = [file[name][key][()] for key in sorted(file[name])]
             return Checkpoint(
                 parameters={name: value[()] for name, value in file["parameters"].items()},
                 vocabulary=Vocabulary(
                     words=tuple(_text(file["vocabulary/words"]).split("\n")),
                     counts=tuple(file["vocabulary/counts"][()].tolist())),
-                **arrays, **text)
+                **content)
     except FileNotFoundError:
         raise UserError(f"there is no checkpoint {path}") from None
 

@@ -20,6 +20,8 @@ import types
 import warnings
 from pathlib import Path
 
+from model.files import UserError
+
 # Scalar aliases that numpy 1.24 removed; Theano 1.0.5 and Lasagne 0.1 use them.
 _NUMPY_ALIASES = {"bool": bool, "int": int, "float": float, "object": object,
                   "complex": complex, "str": str}
@@ -79,11 +81,12 @@ def _remedy_lasagne() -> None:
 
 
 def _blas_flags() -> str | None:
-    """Linker flags for scipy-openblas32, loaded so that Theano's modules find it.
+    """Compiler flags that name the routines of scipy-openblas32, which is loaded here.
 
-    The loader resolves a compiled module's need for the library by the copy loaded here, so no
-    run path has to be written into the modules. Returns None without the package: Theano then
-    goes through numpy's own BLAS, which is right but 15 to 20 % slower.
+    The loader resolves them in compiled modules by the copy loaded here. Nothing is linked: the
+    modules need no run path, and the folder may have blanks in its name, which Theano's reading
+    of linker flags does not allow. Returns None without the package: Theano then goes through
+    numpy's own BLAS, which is right but 15 to 20 % slower.
     """
     try:
         import scipy_openblas32
@@ -93,13 +96,15 @@ def _blas_flags() -> str | None:
         return None
     folder, library = scipy_openblas32.get_lib_dir(), scipy_openblas32.get_library()
     ctypes.CDLL(str(Path(folder) / f"lib{library}.so"), mode=ctypes.RTLD_GLOBAL)
-    names = " ".join(f"-D{kind}{routine}_=scipy_{kind}{routine}_"
-                     for routine in _BLAS_ROUTINES for kind in "sd")
-    return f"-L{folder} -l{library} {names}"
+    return " ".join(f"-D{kind}{routine}_=scipy_{kind}{routine}_"
+                    for routine in _BLAS_ROUTINES for kind in "sd")
 
 
 def _configure() -> None:
     work = Path(os.environ.get("PIPELINE_WORK", "data/work")).resolve()
+    if "," in str(work):
+        raise UserError(f"Theano cannot keep its compile cache in {work}: its settings are "
+                        "separated by commas. Choose a working folder without a comma.")
     flags = {
         "device": "cpu",
         "floatX": "float32",

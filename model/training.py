@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from model import engine  # noqa: F401  isort: skip
 
@@ -317,9 +318,9 @@ def train(job: TrainingJob, *, should_stop: Callable[[], bool] = lambda: False,
 
     on_progress(0.0, "compiling the network")
     trainer = Trainer(job.network, config, len(job.vocabulary.words))
-    position = {"epoch": 0, "window": 0, "updates": 0, "sentences": 0, "tokens": 0,
-                "halvings": 0, "stalls": 0, "best_perplexity": None, "validated_at": 0,
-                "finished": None}
+    position: dict[str, Any] = {"epoch": 0, "window": 0, "updates": 0, "sentences": 0,
+                                "tokens": 0, "halvings": 0, "stalls": 0,
+                                "best_perplexity": None, "validated_at": 0, "finished": None}
     history: list[dict] = []
     resumed = _resume(job)
     if resumed is not None:

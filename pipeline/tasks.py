@@ -13,7 +13,7 @@ import json
 import logging
 import resource
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -61,7 +61,7 @@ class Stage(luigi.Task):
         """What the task is to make; None where that is nothing, or not known yet."""
         return None
 
-    def parts(self) -> list[luigi.Task]:
+    def parts(self) -> Sequence[luigi.Task]:
         """Tasks that this one needs and that are known only when those it requires are done."""
         return []
 
@@ -77,7 +77,7 @@ class Stage(luigi.Task):
     def needs(self) -> list[luigi.Task]:
         """All tasks that this one needs, as far as they are known."""
         required = luigi.task.flatten(self.requires())
-        return required + (self.parts() if all(t.complete() for t in required) else [])
+        return required + (list(self.parts()) if all(t.complete() for t in required) else [])
 
     def complete(self) -> bool:
         """Whether the artifact and all that it is made from are whole."""
@@ -90,7 +90,7 @@ class Stage(luigi.Task):
         """Nothing for Luigi to look at: see `complete`."""
         return []
 
-    def run(self) -> Iterator[list[luigi.Task]]:
+    def run(self) -> Iterator[Sequence[luigi.Task]]:
         """Make the parts, then, unless it is whole, the artifact."""
         yield self.parts()
         artifact = self.artifact()
@@ -252,7 +252,7 @@ class TokenizePart(Stage):
     part = luigi.Parameter(description="digest of the part's text")
 
     def requires(self) -> SplitCorpus:
-        return SplitCorpus(working_folder=self.working_folder)
+        return self.clone(SplitCorpus)
 
     def artifact(self) -> Artifact:
         ingredients = {"format": _FORMATS["tokens"], "part": self.part,
@@ -271,10 +271,10 @@ class BuildVocabulary(Stage):
     """Stage 3: the most frequent words of the training side."""
 
     def requires(self) -> SplitCorpus:
-        return SplitCorpus(working_folder=self.working_folder)
+        return self.clone(SplitCorpus)
 
     def parts(self) -> list[TokenizePart]:
-        return [TokenizePart(working_folder=self.working_folder, part=part)
+        return [self.clone(TokenizePart, part=part)
                 for part in self.requires().manifest().parts("train")]
 
     def artifact(self) -> Artifact:
@@ -322,7 +322,7 @@ class EncodePart(Stage):
     vocabulary = luigi.Parameter(description="digest of the vocabulary's words, in order")
 
     def requires(self) -> list[luigi.Task]:
-        return [TokenizePart(working_folder=self.working_folder, part=self.part), BuildVocabulary(working_folder=self.working_folder)]
+        return [self.clone(TokenizePart), self.clone(BuildVocabulary)]
 
     def artifact(self) -> Artifact:
         tokens, _ = self.requires()
@@ -343,7 +343,7 @@ class EncodeCorpus(Stage):
     """All shards; makes no file of its own."""
 
     def requires(self) -> BuildVocabulary:
-        return BuildVocabulary(working_folder=self.working_folder)
+        return self.clone(BuildVocabulary)
 
     def parts(self) -> list[EncodePart]:
         return [part for side in SIDES for part in self.shards(side)]
@@ -351,14 +351,14 @@ class EncodeCorpus(Stage):
     def complete(self) -> bool:
         return all(task.complete() for task in self.needs())
 
-    def run(self) -> Iterator[list[luigi.Task]]:
+    def run(self) -> Iterator[Sequence[luigi.Task]]:
         yield self.parts()
 
     def shards(self, side: str) -> list[EncodePart]:
         """The tasks of one side's shards, once the vocabulary is complete."""
-        manifest = SplitCorpus(working_folder=self.working_folder).manifest()
+        manifest = self.clone(SplitCorpus).manifest()
         vocabulary = self.requires().vocabulary().digest
-        return [EncodePart(working_folder=self.working_folder, part=part, vocabulary=vocabulary)
+        return [self.clone(EncodePart, part=part, vocabulary=vocabulary)
                 for part in manifest.parts(side)]
 
     def shard_files(self, side: str) -> list[str]:
@@ -374,7 +374,7 @@ class TrainModel(Stage):
     """Stages 5 to 7: train the network on the shards."""
 
     def requires(self) -> EncodeCorpus:
-        return EncodeCorpus(working_folder=self.working_folder)
+        return self.clone(EncodeCorpus)
 
     def artifact(self) -> Artifact:
         shards = self.requires()
@@ -423,7 +423,7 @@ class EvaluatePerplexity(Stage):
     """Stage 8: the perplexity of the test and validation sides, as report/metrics.json."""
 
     def requires(self) -> TrainModel:
-        return TrainModel(working_folder=self.working_folder)
+        return self.clone(TrainModel)
 
     def artifact(self) -> Artifact:
         model = self.requires()
@@ -457,7 +457,7 @@ class EvaluatePerplexity(Stage):
                       if not isinstance(value, (dict, list))} for side in ("test", "valid")},
             "baselines": figures["baselines"],
             "vocabulary": {"size": len(shards.requires().vocabulary().words)},
-            "corpus": SplitCorpus(working_folder=self.working_folder).manifest().content["counts"],
+            "corpus": self.clone(SplitCorpus).manifest().content["counts"],
             "train": training_figures(training.parent / "log.jsonl"),
         }
         with publish(artifact.path) as temporary:

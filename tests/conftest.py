@@ -11,7 +11,7 @@ import pytest  # noqa: E402
 @pytest.fixture(scope="module")
 def float64():
     """Theano and Lasagne in double precision, and any failed rewrite of a graph an error."""
-    from model import engine  # noqa: F401
+    from model import engine  # noqa: F401  isort: skip
     import theano
 
     with theano.configparser.change_flags(floatX="float64", on_opt_error="raise"):

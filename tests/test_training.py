@@ -19,7 +19,7 @@ CONFIG = dict(
     micro_batch_tokens=512, max_epochs=2, max_minutes=0, cooldown=0.5, validations_per_epoch=2,
     patience=4, shards_in_memory=2, seed=1)
 
-WORDS = "a b c d e f".split()
+WORDS = list("abcdef")
 
 
 def markov_chain(random):
