@@ -17,7 +17,6 @@ import itertools
 import lzma
 import os
 import re
-import unicodedata
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -27,6 +26,7 @@ import numpy as np
 import zstandard
 
 from model.files import UserError, publish
+from model.tokenization import clean
 
 SIDES = ("train", "valid", "test")
 
@@ -487,7 +487,7 @@ def _sentence(line: bytes, leipzig: bool, max_line_bytes: int) -> str:
         identifier, tab, text = text.partition("\t")
         if not (tab and _is_identifier(identifier)):
             raise _Unusable("no id and tab before the sentence, as in the Leipzig corpora")
-    return _clean(text)
+    return clean(text)
 
 
 def _good_lines(block: bytes, leipzig: bool, max_line_bytes: int) -> list[str] | None:
@@ -505,12 +505,7 @@ def _good_lines(block: bytes, leipzig: bool, max_line_bytes: int) -> list[str] |
         if not all(tab and _is_identifier(identifier) for identifier, tab, _ in fields):
             return None
         lines = [text for _, _, text in fields]
-    return [_clean(line) for line in lines]
-
-
-def _clean(text: str) -> str:
-    # ASCII is in NFC, and knowing that it is ASCII is far cheaper than the general check.
-    return text.strip() if text.isascii() else unicodedata.normalize("NFC", text).strip()
+    return [clean(line) for line in lines]
 
 
 def _is_identifier(text: str) -> bool:

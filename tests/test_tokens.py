@@ -11,7 +11,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from model.files import DamagedFile, UserError, open_hdf5
-from pipeline.tokens import read_tokens, read_types, tokenize, write_tokens
+from model.tokenization import tokenize
+from pipeline.tokens import read_tokens, read_types, write_tokens
 
 VERSES = [
     "And God said, Let there be light: and there was light.",
