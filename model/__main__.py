@@ -5,39 +5,42 @@ from __future__ import annotations
 import argparse
 import contextlib
 import fcntl
+import io
 import json
+import math
 import os
+import secrets
 import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
 
 from tqdm import tqdm
 
 from model.files import DamagedFile, UserError, publish
 
+if TYPE_CHECKING:
+    from model.checkpoint import Checkpoint
+
 # A status line more often than this tells nobody more.
 _SECONDS_BETWEEN_REPORTS = 0.5
+# Sentences that the evaluation draws for the report.
+_SAMPLES = 12
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m model", description=__doc__)
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for name, function, text in (
-        ("train", train_command, "train as a job file says, or go on with it"),
-        ("evaluate", evaluate_command, "score test sets as a job file says"),
-    ):
-        command = commands.add_parser(name, help=text)
-        command.add_argument("job", type=Path, help="the job, a JSON file")
-        command.add_argument("--with-parent", action="store_true",
-                             help="stop when the process that started this one is gone")
-        command.set_defaults(function=function)
-    options = parser.parse_args(arguments)
+    options = _parser().parse_args(arguments)
+    # Whatever the locale: words are not only ASCII.
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(encoding="utf-8")
     try:
         options.function(options)
+        sys.stdout.flush()
     except UserError as error:
         if options.function in (train_command, evaluate_command):
             if isinstance(error, DamagedFile):
@@ -52,7 +55,85 @@ def main(arguments: list[str] | None = None) -> int:
         # Whoever read the output has gone; Python must not try to flush it once more.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
+    except KeyboardInterrupt:
+        return 130
     return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m model", description=__doc__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    for name, function, text in (
+        ("train", train_command, "train as a job file says, or go on with it"),
+        ("evaluate", evaluate_command, "score test sets as a job file says"),
+    ):
+        command = commands.add_parser(name, help=text, description=function.__doc__)
+        command.add_argument("job", type=Path, help="the job, a JSON file")
+        command.add_argument("--with-parent", action="store_true",
+                             help="stop when the process that started this one is gone")
+        command.set_defaults(function=function)
+
+    score = commands.add_parser(
+        "score", help="log-probability and perplexity of each line of a text, and of all",
+        description="Log-probability and perplexity of each line of a text, and of all lines "
+                    "together. As in the evaluation, </s> counts as a token and <s> does not; "
+                    "words outside the vocabulary count as <unk>, and perplexity_without_unk "
+                    "leaves them out. An empty line is no sentence, but keeps its row.")
+    score.set_defaults(function=score_command)
+    score.add_argument("text", nargs="?", default="-", metavar="FILE",
+                       help="UTF-8 text, a sentence a line; - for standard input (the default)")
+    score.add_argument("--words", action="store_true", help="also score every word by itself")
+    score.add_argument("--base", type=_base, default=math.e,
+                       help="of the logarithms, as 10 or 2 (default: e)")
+    score.add_argument("--format", choices=("tsv", "json"), default="tsv",
+                       help="a table (default), or a JSON object a line; the last is the total")
+
+    sample = commands.add_parser(
+        "sample", help="draw sentences from the model",
+        description="Draw sentences from the model, one a line, as words with spaces between. "
+                    "None holds <unk>: its probability is shared out over the other words. "
+                    "A sentence of more than 200 words is cut.")
+    sample.set_defaults(function=sample_command)
+    sample.add_argument("--prefix", default="", help="what every sentence begins with")
+    sample.add_argument("--temperature", type=_temperature, default=1.0,
+                        help="below 1: likelier words; above: more surprising ones; 0: always the "
+                             "likeliest word (default: 1)")
+    sample.add_argument("--count", type=_count, default=10, help="how many (default: 10)")
+    sample.add_argument("--seed", type=_count,
+                        help="the same seed gives the same sentences (default: new ones each time)")
+
+    for command in (score, sample):
+        command.add_argument(
+            "--model", type=Path,
+            help="a checkpoint (default: the model finished last in the working folder, which the "
+                 "environment variable PIPELINE_WORK names, or else data/work)")
+
+    info = commands.add_parser("info", help="what a shard or a checkpoint holds",
+                               description=info_command.__doc__)
+    info.set_defaults(function=info_command)
+    info.add_argument("file", type=Path, metavar="FILE", help="a shard or a checkpoint")
+    return parser
+
+
+def _base(text: str) -> float:
+    value = float(text)
+    if not 1 < value < math.inf:
+        raise argparse.ArgumentTypeError("the base must be greater than 1")
+    return value
+
+
+def _temperature(text: str) -> float:
+    value = float(text)
+    if not 0 <= value < math.inf:
+        raise argparse.ArgumentTypeError("the temperature must be 0 or greater")
+    return value
+
+
+def _count(text: str) -> int:
+    value = int(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError("it must not be negative")
+    return value
 
 
 def train_command(options: argparse.Namespace) -> None:
@@ -79,25 +160,29 @@ def train_command(options: argparse.Namespace) -> None:
 
 
 def evaluate_command(options: argparse.Namespace) -> None:
-    """``evaluate``: writes the figures of each set, with the baselines, as a JSON file."""
+    """``evaluate``: writes the figures of each set, with baselines and samples, as JSON."""
     from model.baselines import Bigrams, baselines
     from model.checkpoint import read_checkpoint
     from model.evaluation import evaluate
-    from model.inference import load_scorer
+    from model.inference import compile_next_word, load_network, sample
     from model.shards import ShardReader
+    from model.training import compile_log_probabilities
 
     content = json.loads(options.job.read_text())
     checkpoint = read_checkpoint(content["model"])
     vocabulary = checkpoint.vocabulary
     report = _reporter()
     report(0.0, "compiling the network")
-    log_probabilities = load_scorer(checkpoint)
+    network = load_network(checkpoint)
+    log_probabilities = compile_log_probabilities(network)
     readers = {name: ShardReader([Path(p) for p in paths], vocabulary.digest)
                for name, paths in content["sets"].items()}
-    result = {"sets": {}}
+    result: dict = {"sets": {}}
     for name, reader in readers.items():
-        evaluation = evaluate(log_probabilities, reader, vocabulary,
-                              on_progress=lambda share, name=name: report(share, f"scoring {name}"))
+        def progress(share: float, name: str = name) -> None:
+            report(share, f"scoring {name}")
+
+        evaluation = evaluate(log_probabilities, reader, vocabulary, on_progress=progress)
         result["sets"][name] = {
             **evaluation.totals.figures(),
             "by_steps": {str(steps): asdict(totals)
@@ -108,11 +193,111 @@ def evaluate_command(options: argparse.Namespace) -> None:
                 {"perplexity": perplexity, "words": [vocabulary.words[n] for n in words]}
                 for perplexity, words in evaluation.most_surprising],
         }
+    report(1.0, "drawing sentences")
+    result["samples"] = [
+        " ".join(vocabulary.words[n] for n in words)
+        for words in sample(compile_next_word(network), vocabulary, count=_SAMPLES, seed=0)]
     report(1.0, "counting pairs for the baselines")
     bigrams = Bigrams.count([Path(p) for p in content["train_shards"]], vocabulary)
     result["baselines"] = baselines(bigrams, readers["valid"], readers, vocabulary)
     with publish(content["output"]) as temporary:
         temporary.write_text(json.dumps(result, indent=1))
+
+
+def score_command(options: argparse.Namespace) -> None:
+    """``score``: a row for each line of the text, in its order, and one for the total."""
+    from model.evaluation import Totals
+    from model.inference import load_network
+    from model.scoring import figures, score_lines, word_totals
+    from model.training import compile_log_probabilities
+
+    with _open_text(options.text) as stream:
+        checkpoint = _model(options.model)
+        write = _write_json if options.format == "json" else _write_table
+        if options.format == "tsv":
+            columns = ["line", *(["word"] if options.words else []), *figures(Totals(), 10)]
+            print("\t".join(columns))
+        total = Totals()
+        name = "standard input" if options.text == "-" else options.text
+        for score in score_lines(stream, name, compile_log_probabilities(load_network(checkpoint)),
+                                 checkpoint.vocabulary,
+                                 lowercase=checkpoint.settings["tokenization"]["lowercase"]):
+            words = [{"word": word, **figures(totals, options.base)}
+                     for word, totals in word_totals(score)] if options.words else None
+            write(score.line, words, figures(score.totals, options.base))
+            total += score.totals
+        write("total", [] if options.words else None, figures(total, options.base))
+
+
+def _write_table(line: int | str, words: list[dict] | None, sums: dict) -> None:
+    """Rows of a line's words, when there are any, and the row of the line."""
+    def text(value: object) -> str:
+        if isinstance(value, float):
+            return "" if math.isnan(value) else f"{value:.4f}"
+        return str(value)
+
+    for row in words or ():
+        print(line, *map(text, row.values()), sep="\t")
+    print(line, *(() if words is None else ("",)), *map(text, sums.values()), sep="\t")
+
+
+def _write_json(line: int | str, words: list[dict] | None, sums: dict) -> None:
+    def without_nan(row: dict) -> dict:
+        return {key: None if isinstance(value, float) and math.isnan(value) else value
+                for key, value in row.items()}
+
+    rows = {} if words is None or line == "total" else {"words": list(map(without_nan, words))}
+    print(json.dumps({"line": line, **without_nan(sums), **rows}, ensure_ascii=False))
+
+
+def sample_command(options: argparse.Namespace) -> None:
+    """``sample``: a drawn sentence a line."""
+    from model.inference import compile_next_word, load_network, sample
+    from model.tokenization import clean, tokenize
+
+    checkpoint = _model(options.model)
+    vocabulary = checkpoint.vocabulary
+    tokens = tokenize([clean(options.prefix)],
+                      lowercase=checkpoint.settings["tokenization"]["lowercase"])
+    prefix = [tokens.types[n] for n in tokens.indices]
+    unknown = [word for word in prefix if word not in vocabulary.words]
+    if unknown:
+        print(f"outside the vocabulary, so <unk> to the model: {' '.join(unknown)}",
+              file=sys.stderr)
+    seed = secrets.randbits(64) if options.seed is None else options.seed
+    for words in sample(compile_next_word(load_network(checkpoint)), vocabulary,
+                        count=options.count, seed=seed, temperature=options.temperature,
+                        prefix=vocabulary.encode(prefix)):
+        print(" ".join([*prefix, *(vocabulary.words[n] for n in words)]), flush=True)
+
+
+def info_command(options: argparse.Namespace) -> None:
+    """``info``: what a shard or a checkpoint holds, with which settings and from what it came."""
+    from model.description import as_text, describe
+
+    print(as_text(describe(options.file)))
+
+
+def _model(path: Path | None) -> Checkpoint:
+    from model.inference import newest_model, read_model
+
+    if path is None:
+        path = newest_model(os.environ.get("PIPELINE_WORK", "data/work"))
+        print(f"model: {path}", file=sys.stderr)
+    return read_model(path)
+
+
+@contextlib.contextmanager
+def _open_text(name: str) -> Iterator[BinaryIO]:
+    if name == "-":
+        yield sys.stdin.buffer
+        return
+    try:
+        file = open(name, "rb")  # noqa: SIM115
+    except OSError as error:
+        raise UserError(f"cannot read {name}: {error.strerror}.") from error
+    with file:
+        yield file
 
 
 @contextlib.contextmanager

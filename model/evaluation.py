@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 import numpy as np
 
@@ -13,7 +13,7 @@ from model.shards import ShardReader
 from model.vocabulary import Vocabulary
 
 # Micro-batches of the evaluation: enough rows for the matrix products, little memory.
-_TOKENS_PER_BATCH = 8192
+TOKENS_PER_BATCH = 8192
 
 
 @dataclass
@@ -38,6 +38,10 @@ class Totals:
         self.log_probability += float(log_probabilities.sum(dtype="float64"))
         self.log_probability_of_unknown += float(
             log_probabilities[is_unknown].sum(dtype="float64"))
+
+    def __add__(self, other: Totals) -> Totals:
+        return Totals(*(getattr(self, each.name) + getattr(other, each.name)
+                        for each in fields(self)))
 
     def figures(self) -> dict:
         """Perplexities and counts, under the names of the metrics file."""
@@ -130,6 +134,6 @@ def batches(reader: ShardReader) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """All sentences of some shards in batches of one length, bounded in size."""
     for steps in reader.step_counts:
         inputs, targets = reader.sentences(steps)
-        size = max(1, _TOKENS_PER_BATCH // steps)
+        size = max(1, TOKENS_PER_BATCH // steps)
         for start in range(0, len(inputs), size):
             yield inputs[start:start + size], targets[start:start + size]

@@ -30,7 +30,7 @@ from pipeline.model_process import run_model_command
 logger = logging.getLogger("pipeline")
 
 # To be raised when the code of a stage makes other bytes from the same ingredients.
-_FORMATS = {"corpus": 1, "tokens": 1, "vocabulary": 1, "shards": 1, "model": 1, "evaluation": 1}
+_FORMATS = {"corpus": 1, "tokens": 1, "vocabulary": 1, "shards": 1, "model": 1, "evaluation": 2}
 
 
 @functools.cache
@@ -128,6 +128,18 @@ class Stage(luigi.Task):
     set_progress_percentage: Callable[[float], None] | None = None
 
 
+def _is_complete(task: luigi.Task, known: dict[str, bool]) -> bool:
+    """Whether a task is complete; each task below it is looked at once, and then is `known`."""
+    if not isinstance(task, Stage):
+        return task.complete()
+    if task.task_id not in known:
+        known[task.task_id] = (
+            all(_is_complete(needed, known) for needed in luigi.task.flatten(task.requires()))
+            and all(_is_complete(part, known) for part in task.parts())
+            and task.is_whole())
+    return known[task.task_id]
+
+
 def _peak_memory() -> int:
     kinds = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
     return max(resource.getrusage(kind).ru_maxrss for kind in kinds) // 1024
@@ -178,8 +190,8 @@ class SplitCorpus(Stage):
         path = self.folder / "corpus" / f"{fingerprint(ingredients)}.json"
         return Artifact(self.folder, "corpus", "corpus", path, ingredients)
 
-    def complete(self) -> bool:
-        if not super().complete():
+    def is_whole(self) -> bool:
+        if not super().is_whole():
             return False
         parts = [part for side in SIDES for part in self.manifest().content["sides"][side]]
         return all(_has_size(self.part_file(part["digest"]), part["bytes"]) for part in parts)
@@ -335,8 +347,8 @@ class EncodePart(Stage):
     def make(self, artifact: Artifact) -> None:
         from model.shards import write_shard
 
-        tokens, vocabulary = self.requires()
-        write_shard(tokens.artifact().path, vocabulary.vocabulary(), artifact.path)
+        vocabulary = BuildVocabulary(working_folder=self.working_folder).vocabulary()
+        write_shard(self.requires().artifact().path, vocabulary, artifact.path)
 
 
 class EncodeCorpus(Stage):

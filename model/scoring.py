@@ -1,0 +1,145 @@
+"""Log-probability and perplexity of each line of a text."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import BinaryIO
+
+import numpy as np
+
+from model.evaluation import TOKENS_PER_BATCH, Totals
+from model.files import UserError
+from model.tokenization import clean, tokenize
+from model.vocabulary import END, Vocabulary
+
+# Lines that are tokenized and sorted by length at a time: enough that the network has many
+# sentences of one length side by side. Output appears after each block.
+_LINES_PER_BLOCK = 4096
+# Bounds the memory, which grows with the longest sentence. The corpus stage's own default bound.
+_MAX_LINE_BYTES = 32768
+
+
+@dataclass
+class LineScore:
+    """The score of one line.
+
+    Parameters
+    ----------
+    line : int
+        Its number, from 1.
+    totals : Totals
+        As the evaluation counts; of no sentence where the line is empty.
+    words : list of str
+        The tokens and ``</s>``; none where the line is empty.
+    known : bool array (words,)
+        Which of them are in the vocabulary.
+    log_probabilities : float64 array (words,)
+        Natural logarithms.
+    """
+
+    line: int
+    totals: Totals = field(default_factory=Totals)
+    words: list[str] = field(default_factory=list)
+    known: np.ndarray = field(default_factory=lambda: np.zeros(0, bool))
+    log_probabilities: np.ndarray = field(default_factory=lambda: np.zeros(0))
+
+
+def score_lines(stream: BinaryIO, name: str,
+                log_probabilities: Callable[[np.ndarray, np.ndarray], np.ndarray],
+                vocabulary: Vocabulary, *, lowercase: bool) -> Iterator[LineScore]:
+    r"""Score a text line by line, in the order of the text and in bounded memory.
+
+    Lines are read as the corpus stage reads them: only ``\n`` and ``\r\n`` end one, a byte-order
+    mark at the beginning is dropped, and each is brought to NFC and stripped. An empty line is no
+    sentence, as in the corpus; it keeps its place in the output.
+
+    Parameters
+    ----------
+    stream : binary file
+    name : str
+        What errors call it.
+    log_probabilities : function
+        From inputs and targets, int32 arrays (sentences, steps), to the natural logarithms of
+        the targets' probabilities, (sentences, steps).
+    vocabulary : Vocabulary
+    lowercase : bool
+        Whether the model's text was brought to lower case.
+
+    Yields
+    ------
+    LineScore
+
+    Raises
+    ------
+    UserError
+        On a line that is not valid UTF-8, holds a NUL byte, or is too long; names it.
+    """
+    first = 1
+    for lines in _blocks(stream, name):
+        scores = [LineScore(number) for number in range(first, first + len(lines))]
+        first += len(lines)
+        places = [n for n, line in enumerate(lines) if line]
+        tokens = tokenize([lines[n] for n in places], lowercase=lowercase)
+        indices = vocabulary.encode(tokens.types)[tokens.indices]
+        lengths = tokens.lengths.astype(np.int64)
+        starts = np.cumsum(lengths) - lengths
+        for length in np.unique(lengths):
+            same = np.flatnonzero(lengths == length)
+            size = max(1, TOKENS_PER_BATCH // int(length + 1))
+            for begin in range(0, len(same), size):
+                batch = same[begin:begin + size]
+                rows = starts[batch, None] + np.arange(length)
+                inputs = np.full((len(batch), length + 1), vocabulary.start, "int32")
+                targets = np.full((len(batch), length + 1), vocabulary.end, "int32")
+                inputs[:, 1:] = targets[:, :-1] = indices[rows]
+                found = np.asarray(log_probabilities(inputs, targets), "float64")
+                for row, sentence in enumerate(batch):
+                    score = scores[places[sentence]]
+                    score.words = [tokens.types[n] for n in tokens.indices[rows[row]]] + [END]
+                    score.known = targets[row] != vocabulary.unknown
+                    score.log_probabilities = found[row]
+                    score.totals.add(found[row:row + 1], targets[row:row + 1], vocabulary.unknown)
+        yield from scores
+
+
+def figures(totals: Totals, base: float) -> dict:
+    """The columns of the output, from sums: counts, log-probability in a base, perplexities."""
+    named = totals.figures()
+    return {**{key: named[key] for key in ("sentences", "tokens", "oov_count")},
+            "log_probability": totals.log_probability / math.log(base),
+            **{key: named[key] for key in ("perplexity", "perplexity_without_unk")}}
+
+
+def word_totals(score: LineScore) -> Iterator[tuple[str, Totals]]:
+    """Each word of a line with sums over it alone, as those of the line are over all of them."""
+    for word, known, value in zip(score.words, score.known, score.log_probabilities):
+        unknown = not known
+        yield word, Totals(0, 1, int(unknown), float(value), float(value) if unknown else 0.0)
+
+
+def _blocks(stream: BinaryIO, name: str) -> Iterator[list[str]]:
+    lines: list[str] = []
+    number = 0
+    while raw := stream.readline(_MAX_LINE_BYTES + 2):
+        number += 1
+        if number == 1:
+            raw = raw.removeprefix(b"\xef\xbb\xbf")
+        text = raw.removesuffix(b"\n").removesuffix(b"\r")
+        if len(text) > _MAX_LINE_BYTES:
+            raise UserError(f"{name}, line {number}: it is longer than {_MAX_LINE_BYTES:,} bytes. "
+                            "Give a text with one sentence a line.")
+        if b"\0" in text:
+            raise UserError(f"{name}, line {number}: it holds a NUL byte. Is the text UTF-16? "
+                            "Bring it to UTF-8.")
+        try:
+            lines.append(clean(text.decode("utf-8")))
+        except UnicodeDecodeError as error:
+            raise UserError(f"{name}, line {number}: not valid UTF-8 ({error.reason}, at byte "
+                            f"{error.start} of the line).") from None
+        if len(lines) == _LINES_PER_BLOCK:
+            yield lines
+            lines = []
+    if lines:
+        yield lines

@@ -1,0 +1,283 @@
+"""score, sample and info, as people call them."""
+
+import json
+import math
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from model import scoring
+from model.__main__ import main
+from model.checkpoint import Checkpoint, write_checkpoint
+from model.evaluation import evaluate
+from model.shards import ShardReader
+from tests.lstm_reference import forward_and_gradients
+
+LINES = [
+    "The lamp burns .",
+    "the lamp burns low , and the oil is spent .",
+    "Who buys oil ?",
+    "the lamp",
+    "a zebra burns .",
+    "the oil and the lamp and the low lamp , and oil .",
+    "who ?",
+]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory, make_shards):
+    """A folder with a shard of LINES and a model with random weights that knows some words."""
+    from model import engine  # noqa: F401  isort: skip
+    import lasagne
+
+    from model.network import NetworkConfig, build_network
+
+    folder = tmp_path_factory.mktemp("made")
+    (shard,), vocabulary = make_shards(folder / "corpus", [LINES], size=14)
+    lasagne.random.set_rng(np.random.RandomState(3))
+    network = build_network(NetworkConfig(7), len(vocabulary))
+    random = np.random.default_rng(4)
+    parameters = {
+        parameter.name: random.normal(0, 0.7, parameter.get_value().shape).astype("float32")
+        for parameter in lasagne.layers.get_all_params(network.output)}
+    parameters["lstm1.cell_init"][:] = parameters["lstm1.hid_init"][:] = 0
+    settings = {"network": vars(NetworkConfig(7)), "training": {}, "source": "0123",
+                "tokenization": {"lowercase": True}}
+    model = folder / "work" / "models" / "f00d" / "model.h5"
+    write_checkpoint(model, Checkpoint(
+        parameters=parameters, optimiser=[], random_states=[], vocabulary=vocabulary,
+        settings=settings, position={"updates": 0},
+        history=[{"update": 3, "validation_perplexity": 9.5}],
+        ancestry=[{"model": "cafe", "updates": 2}]))
+    text = folder / "text.txt"
+    text.write_text("".join(f"{line}\n" for line in LINES))
+    return {"model": str(model), "shard": shard, "text": str(text), "vocabulary": vocabulary,
+            "parameters": parameters, "work": folder / "work"}
+
+
+def reference(made, words):
+    """Natural log-probabilities of a sentence's words, in double precision."""
+    vocabulary = made["vocabulary"]
+    targets = np.array([[*vocabulary.encode(words), vocabulary.end]])
+    inputs = np.array([[vocabulary.start, *targets[0, :-1]]])
+    named = {name.removeprefix("lstm1.").replace("softmax.", "softmax_"): value
+             for name, value in made["parameters"].items()}
+    # The summed loss of a sentence's beginnings gives each word's by differences.
+    sums = [0.0] + [forward_and_gradients(named, inputs[:, :n], targets[:, :n])[0]
+                    for n in range(1, targets.shape[1] + 1)]
+    return -np.diff(sums)
+
+
+def call(capsys, *arguments):
+    code = main([str(argument) for argument in arguments])
+    output = capsys.readouterr()
+    return code, output.out, output.err
+
+
+def score(capsys, made, text, *flags):
+    """The lines of `score --format json`, and the total."""
+    code, output, error = call(capsys, "score", text, "--model", made["model"], "--format", "json",
+                               *flags)
+    assert (code, error) == (0, "")
+    *lines, total = map(json.loads, output.splitlines())
+    assert total["line"] == "total"
+    return lines, total
+
+
+def test_the_total_is_that_of_the_evaluation(capsys, made):
+    from model.inference import load_network, read_model
+    from model.training import compile_log_probabilities
+
+    _, total = score(capsys, made, made["text"])
+    log_probabilities = compile_log_probabilities(load_network(read_model(made["model"])))
+    totals = evaluate(log_probabilities, ShardReader([made["shard"]]), made["vocabulary"]).totals
+    figures = totals.figures()
+    for key in ("sentences", "tokens", "oov_count"):
+        assert total[key] == figures[key]
+    assert total["oov_count"] > 0
+    assert total["log_probability"] == pytest.approx(totals.log_probability, rel=1e-6)
+    for key in ("perplexity", "perplexity_without_unk"):
+        assert total[key] == pytest.approx(figures[key], rel=1e-6)
+
+
+def test_every_word_has_the_probability_that_the_equations_give(capsys, made):
+    lines, total = score(capsys, made, made["text"], "--words")
+    for text, line in zip(LINES, lines):
+        words = text.lower().split()
+        assert [word["word"] for word in line["words"]] == [*words, "</s>"]
+        assert [word["oov_count"] for word in line["words"]] == [
+            int(word not in made["vocabulary"].words) for word in [*words, "</s>"]]
+        np.testing.assert_allclose([word["log_probability"] for word in line["words"]],
+                                   reference(made, words), rtol=1e-5, atol=1e-6)
+        assert line["log_probability"] == pytest.approx(
+            sum(word["log_probability"] for word in line["words"]))
+        assert line["perplexity"] == pytest.approx(
+            math.exp(-line["log_probability"] / line["tokens"]))
+    assert "words" not in total
+
+
+def test_scores_do_not_depend_on_what_else_is_scored(capsys, made, tmp_path, monkeypatch):
+    together, _ = score(capsys, made, made["text"])
+    monkeypatch.setattr(scoring, "_LINES_PER_BLOCK", 2)
+    in_blocks, _ = score(capsys, made, made["text"])
+    assert [line["line"] for line in in_blocks] == list(range(1, len(LINES) + 1))
+    for text, line, block in zip(LINES, together, in_blocks):
+        (tmp_path / "one").write_text(text)
+        (alone,), _ = score(capsys, made, tmp_path / "one")
+        for other in (alone, block):
+            assert other["log_probability"] == pytest.approx(line["log_probability"], rel=1e-6)
+
+
+def test_base_10_and_the_table(capsys, made):
+    natural, total = score(capsys, made, made["text"])
+    code, output, _ = call(capsys, "score", made["text"], "--model", made["model"], "--base", "10")
+    header, *rows = [line.split("\t") for line in output.splitlines()]
+    assert header == ["line", "sentences", "tokens", "oov_count", "log_probability", "perplexity",
+                      "perplexity_without_unk"]
+    assert [row[0] for row in rows] == [str(n) for n in range(1, len(LINES) + 1)] + ["total"]
+    for line, row in zip([*natural, total], rows):
+        assert float(row[4]) == pytest.approx(line["log_probability"] / math.log(10), abs=1e-4)
+        assert float(row[5]) == pytest.approx(line["perplexity"], abs=1e-3)
+    code, output, _ = call(capsys, "score", made["text"], "--model", made["model"], "--words")
+    widths = {line.count("\t") for line in output.splitlines()}
+    assert (code, widths) == (0, {7})
+
+
+def test_lines_are_read_as_the_corpus_reads_them(capsys, made, tmp_path):
+    text = tmp_path / "text"
+    text.write_bytes("\ufeffThe lamp\r\n\r\n  \nthe\u2028oil\u0085lamp".encode())
+    lines, total = score(capsys, made, text, "--words")
+    assert [[word["word"] for word in line["words"]] for line in lines] == [
+        ["the", "lamp", "</s>"], [], [], ["the", "oil", "lamp", "</s>"]]
+    assert lines[1]["perplexity"] is None and lines[1]["sentences"] == 0
+    assert (total["sentences"], total["tokens"]) == (2, 7)
+    text.write_bytes(b"")
+    assert score(capsys, made, text)[1]["perplexity"] is None
+
+
+@pytest.mark.parametrize("content, message", [
+    (b"fine\nbad \xff\n", r"line 2: not valid UTF-8 \(invalid start byte, at byte 4"),
+    (b"t\0h\0e\0\n", "line 1: it holds a NUL byte"),
+    (b"x" * 40000, "line 1: it is longer than 32,768 bytes"),
+    (None, "cannot read .*text: No such file"),
+])
+def test_text_that_cannot_be_scored_is_one_clear_error(capsys, made, tmp_path, content, message):
+    if content is not None:
+        (tmp_path / "text").write_bytes(content)
+    code, _, error = call(capsys, "score", tmp_path / "text", "--model", made["model"])
+    assert code == 1
+    assert re.fullmatch(f"error: .*{message}.*\n", error)
+
+
+@pytest.mark.parametrize("command", ["score", "sample"])
+def test_anything_but_a_checkpoint_is_refused(capsys, made, tmp_path, command):
+    damaged = tmp_path / "damaged.h5"
+    content = bytearray(Path(made["model"]).read_bytes())
+    content[-100] ^= 1
+    damaged.write_bytes(content)
+    for path, message in ((made["shard"], "is not a checkpoint"),
+                          (made["text"], "it does not begin with the seal"),
+                          (damaged, "its bytes do not match its seal"),
+                          (tmp_path / "none", "there is no checkpoint"),
+                          (tmp_path, "Is a directory")):
+        arguments = [made["text"]] if command == "score" else []
+        code, output, error = call(capsys, command, *arguments, "--model", path)
+        assert (code, error.count("\n"), "next run" in error) == (1, 1, False)
+        assert error.startswith("error: ") and message in error
+
+
+def test_the_default_is_the_newest_model_of_the_working_folder(capsys, made, monkeypatch, tmp_path):
+    monkeypatch.setenv("PIPELINE_WORK", str(made["work"]))
+    code, _, error = call(capsys, "score", made["text"])
+    assert (code, error) == (0, f"model: {made['model']}\n")
+    monkeypatch.setenv("PIPELINE_WORK", str(tmp_path))
+    code, _, error = call(capsys, "score", made["text"])
+    assert code == 1 and "no finished model" in error and "--model" in error
+
+
+def test_score_works_in_a_pipe_and_ends_quietly_when_the_reader_goes(made, tmp_path):
+    command = [sys.executable, "-m", "model", "score", "--model", made["model"]]
+    environment = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0"}
+    done = subprocess.run([*command, "--words"], input="the café\n".encode(), env=environment,
+                          capture_output=True, check=True)
+    assert "\tcafé\t" in done.stdout.decode()
+    (tmp_path / "long").write_bytes(b"the lamp\n" * 10000)
+    with open(tmp_path / "long", "rb") as text, subprocess.Popen(
+            [*command, "-"], stdin=text, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            env=environment) as process:
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 141
+
+
+def samples(capsys, made, *flags):
+    code, output, error = call(capsys, "sample", "--model", made["model"], *flags)
+    assert code == 0
+    return output.splitlines(), error
+
+
+def test_a_seed_gives_the_same_sentences_whatever_their_number(capsys, made):
+    some, _ = samples(capsys, made, "--count", "5", "--seed", "1")
+    more, _ = samples(capsys, made, "--count", "70", "--seed", "1")
+    other, _ = samples(capsys, made, "--count", "5", "--seed", "2")
+    assert len(some) == 5 and more[:5] == some and other != some
+    assert samples(capsys, made, "--count", "0")[0] == []
+    known = {*made["vocabulary"].words} - {"<unk>", "<s>", "</s>"}
+    assert {word for line in more for word in line.split()} <= known
+
+
+def test_first_words_are_drawn_as_often_as_they_are_likely(capsys, made):
+    vocabulary = made["vocabulary"]
+    probabilities = np.exp([reference(made, [word])[0] for word in vocabulary.words])
+    probabilities[[vocabulary.start, vocabulary.unknown]] = 0
+    for temperature in (1.0, 0.5):
+        expected = probabilities ** (1 / temperature)
+        expected /= expected.sum()
+        drawn, _ = samples(capsys, made, "--count", "1000", "--seed", "5",
+                           "--temperature", str(temperature))
+        firsts = [(line.split() or ["</s>"])[0] for line in drawn]
+        found = np.array([firsts.count(word) for word in vocabulary.words]) / 1000
+        np.testing.assert_allclose(found, expected, atol=4 * math.sqrt(0.25 / 1000))
+
+
+def test_temperature_0_takes_the_likeliest_word_after_the_prefix(capsys, made):
+    vocabulary = made["vocabulary"]
+    (first, second), error = samples(capsys, made, "--count", "2", "--temperature", "0",
+                                     "--prefix", " The zebra")
+    assert first == second and first.startswith("the zebra")
+    assert error == "outside the vocabulary, so <unk> to the model: zebra\n"
+    words = ["the", "zebra"]
+    for _ in range(3):
+        likely = max((word for word in vocabulary.words if word not in ("<s>", "<unk>")),
+                     key=lambda word: reference(made, [*words, word])[len(words)])
+        if likely == "</s>":
+            break
+        words.append(likely)
+    assert first.split()[:len(words)] == words
+
+
+def test_info_tells_what_a_checkpoint_and_a_shard_hold(capsys, made):
+    code, output, _ = call(capsys, "info", made["model"])
+    assert code == 0
+    for line in ("kind: checkpoint", "  num_units: 7", "  size: 14", "  lowercase: True",
+                 "trained on (fingerprint): 0123", "  update 3: 9.5", "    model: cafe",
+                 "  softmax.W: 7 x 14 float32"):
+        assert line in output.splitlines()
+    code, output, _ = call(capsys, "info", made["shard"])
+    tokens = sum(len(line.split()) + 1 for line in LINES)
+    for line in ("kind: shard", f"one-hot matrix: {tokens} x 14", f"sentences: {len(LINES)}",
+                 f"vocabulary digest: {made['vocabulary'].digest}"):
+        assert line in output.splitlines()
+
+
+def test_info_refuses_other_files(capsys, made, tmp_path):
+    for path, message in ((made["text"], "no shard and no checkpoint"),
+                          (made["shard"].parent / "tokens0.h5", "neither a shard nor"),
+                          (tmp_path / "none", "No such file")):
+        code, output, error = call(capsys, "info", path)
+        assert (code, output, error.count("\n")) == (1, "", 1) and message in error
