@@ -2,11 +2,28 @@
 
 from __future__ import annotations
 
+import functools
+import warnings
+
 from model import engine  # noqa: F401  isort: skip
 
 import lasagne
 import theano
 import theano.tensor as T
+
+from model import native
+from model.lstm_op import lstm_sequence
+
+
+@functools.cache
+def uses_native(recurrence: str) -> bool:
+    """Whether ``recurrence="fused"`` is asked for and works here; warns once where it does not."""
+    if recurrence != "fused":
+        return False
+    reason = native.available()
+    if reason is not None:
+        warnings.warn(f"training takes Theano's slower loop, because {reason}", stacklevel=2)
+    return reason is None
 
 
 class LSTMLayer(lasagne.layers.LSTMLayer):
@@ -65,24 +82,34 @@ class LSTMLayer(lasagne.layers.LSTMLayer):
             that ``dimshuffle(1, 0, 2)`` of it costs nothing.
         """
         (inputs,) = inputs
-        hidden = self._scan(inputs)
+        hidden = self._fused(inputs) if uses_native(self.recurrence) else self._scan(inputs)
         return hidden.dimshuffle(1, 0, 2)
 
-    def _stacked(self, name):
+    def _of_gates(self, name):
         gates = ("ingate", "forgetgate", "cell", "outgate")
-        return T.concatenate([getattr(self, f"{name}_{gate}") for gate in gates], axis=-1)
+        return [getattr(self, f"{name}_{gate}") for gate in gates]
+
+    def _peepholes(self):
+        if not self.peepholes:
+            return []
+        return [self.W_cell_to_ingate, self.W_cell_to_forgetgate, self.W_cell_to_outgate]
+
+    def _fused(self, inputs):
+        """Hidden states (steps, sentences, num_units) by one Op."""
+        return lstm_sequence(
+            inputs, self._of_gates("W_in_to"), self._of_gates("W_hid_to"), self._of_gates("b"),
+            self._peepholes() or None, self.cell_init, self.hid_init, self.grad_clipping)
 
     def _scan(self, inputs):
         """Hidden states (steps, sentences, num_units) by Theano's scan."""
-        W_in, W_hid = self._stacked("W_in_to"), self._stacked("W_hid_to")
+        W_in, W_hid, b = (T.concatenate(self._of_gates(name), axis=-1)
+                          for name in ("W_in_to", "W_hid_to", "b"))
         if inputs.ndim == 2:
             steps, sentences = inputs.shape[1], inputs.shape[0]
             projected = W_in[inputs.T.flatten()].reshape((steps, sentences, 4 * self.num_units))
         else:
             projected = T.dot(inputs.dimshuffle(1, 0, 2), W_in)
-        projected += self._stacked("b")
-        peepholes = ([self.W_cell_to_ingate, self.W_cell_to_forgetgate, self.W_cell_to_outgate]
-                     if self.peepholes else [])
+        projected += b
 
         def step(projected, cell_before, hidden_before, W_hid, *peepholes):
             gates = projected + T.dot(hidden_before, W_hid)
@@ -104,7 +131,7 @@ class LSTMLayer(lasagne.layers.LSTMLayer):
             step,
             sequences=projected,
             outputs_info=[T.dot(ones, self.cell_init), T.dot(ones, self.hid_init)],
-            non_sequences=[W_hid, *peepholes],
+            non_sequences=[W_hid, *self._peepholes()],
             strict=True,
         )
         return hidden

@@ -193,12 +193,25 @@ void pack(long depth, long columns, const real *from, long row_stride, long colu
   }
 }
 
+// `panels` panels, one after the other. Rows are read in stretches of several panels, which the
+// processor foresees.
 template <typename real>
-void pack_panel(long depth, long columns, const real *from, long row_stride, long column_stride,
-                real *to) {
-  for (long v = 0; v < 4; v++)
-    pack(depth, columns - v * LANES<real>, from + v * LANES<real> * column_stride, row_stride,
-         column_stride, to + v * LANES<real>);
+void pack_panels(long panels, long depth, long columns, const real *from, long row_stride,
+                 long column_stride, real *to) {
+  const long size = depth * PANEL<real>, together = 8;
+  const long whole = column_stride == 1 ? std::min(panels, columns / PANEL<real>) : 0;
+  for (long first = 0; first < whole; first += together)
+    for (long k = 0; k < depth; k++)
+      for (long p = first; p < std::min(whole, first + together); p++)
+        for (long v = 0; v < PANEL<real>; v += LANES<real>)
+          store(to + p * size + k * PANEL<real> + v,
+                load(from + k * row_stride + p * PANEL<real> + v));
+  for (long p = whole; p < panels; p++)
+    for (long v = 0; v < PANEL<real>; v += LANES<real>) {
+      const long column = p * PANEL<real> + v;
+      pack(depth, columns - column, from + column * column_stride, row_stride, column_stride,
+           to + p * size + v);
+    }
 }
 
 template <typename real> long packed_size(long depth, long columns) {
@@ -213,10 +226,9 @@ void pack_matrix(long depth, long columns, const real *from, long row_stride, lo
   const Share share(panels);
   for (long k = 0; k < depth; k += block) {
     const long rows = std::min(block, depth - k);
-    for (long p = share.begin; p < share.end; p++)
-      pack_panel(rows, columns - p * PANEL<real>,
-                 from + k * row_stride + p * PANEL<real> * column_stride, row_stride,
-                 column_stride, to + (k * panels + p * rows) * PANEL<real>);
+    pack_panels(share.end - share.begin, rows, columns - share.begin * PANEL<real>,
+                from + k * row_stride + share.begin * PANEL<real> * column_stride, row_stride,
+                column_stride, to + (k * panels + share.begin * rows) * PANEL<real>);
   }
 }
 
@@ -299,6 +311,7 @@ void multiply(long begin, long end, long columns, long depth, const real *left, 
 }
 
 // What `multiply_transposed` needs of work space.
+// Not monotonic in `rows`: a smaller count may be cut into fewer, larger blocks.
 template <typename real> long transposed_size(long rows, long height, long columns, long blocks) {
   const long block = block_size(rows, DEPTH / 2);
   return block * (divide_up(height, ROWS) * ROWS + 8 * ROWS) +
@@ -321,24 +334,34 @@ void multiply_transposed(long rows, long height, long columns, long blocks, cons
   for (long k = 0; k < rows; k += block) {
     const long depth = std::min(block, rows - k);
     for (long s = groups.begin * GROUP; s < std::min(strips, groups.end * GROUP); s += GROUP)
-      for (long i = 0; i < depth; i++) {
-        const real *from = left + (k + i) * ld_left + s * ROWS;
-        const long count = std::min(GROUP * ROWS, height - s * ROWS);
-        for (long j = 0; j < count; j++)
-          work[((s + j / ROWS) * depth + i) * ROWS + j % ROWS] = from[j];
-        for (long j = count; j < divide_up(count, ROWS) * ROWS; j++)
-          work[((s + j / ROWS) * depth + i) * ROWS + j % ROWS] = 0;
-      }
-    for (long p = own.begin; p < own.end; p++) {
-      const long column = p % panels * PANEL<real>, offset = p / panels * columns + column;
-      real *panel = packed + p * depth * PANEL<real>;
-      pack_panel(depth, columns - column, right + k * ld_right + offset, ld_right, 1L, panel);
-      if (row_sum == nullptr) continue;
-      Sums<1, real> sums;
-      load_tile<1>(row_sum + offset, 0, columns - column, sums);
       for (long i = 0; i < depth; i++)
-        for (long v = 0; v < 4; v++) sums[0][v] += load(panel + i * PANEL<real> + v * LANES<real>);
-      store_tile<1>(sums, columns - column, row_sum + offset, 0);
+        for (long strip = s; strip < std::min(strips, s + GROUP); strip++) {
+          const real *from = left + (k + i) * ld_left + strip * ROWS;
+          real *const to = work + (strip * depth + i) * ROWS;
+          const long count = height - strip * ROWS;
+          if (count >= ROWS)
+            std::memcpy(to, from, ROWS * sizeof(real));
+          else
+            for (long r = 0; r < ROWS; r++) to[r] = r < count ? from[r] : real(0);
+        }
+    // Blocks of columns may end within a panel.
+    for (long p = own.begin; p < own.end;) {
+      const long next = std::min(own.end, (p / panels + 1) * panels);
+      const long column = p % panels * PANEL<real>;
+      pack_panels(next - p, depth, columns - column,
+                  right + k * ld_right + p / panels * columns + column, ld_right, 1L,
+                  packed + p * depth * PANEL<real>);
+      p = next;
+    }
+    for (long p = own.begin; row_sum && p < own.end; p++) {
+      const long column = p % panels * PANEL<real>;
+      real *const to = row_sum + p / panels * columns + column;
+      Sums<1, real> sums;
+      load_tile<1>(to, 0, columns - column, sums);
+      for (long i = 0; i < depth; i++)
+        for (long v = 0; v < 4; v++)
+          sums[0][v] += load(packed + (p * depth + i) * PANEL<real> + v * LANES<real>);
+      store_tile<1>(sums, columns - column, to, 0);
     }
 #pragma omp barrier
     for (long chunk = 0; chunk < height; chunk += CHUNK)
@@ -418,6 +441,12 @@ int lstm_forward(long steps, long sentences, long inputs, long units, const int3
                         : W_in[g] + indices[t * sentences + row + r] * units;
               sums[r][g] = bias[g] + load(from + unit, count);
             }
+          // The next panel's part of the same rows of W_in: chosen by words, nobody foresees them.
+          if (!dense)
+            for (int r = 0; r < M; r++)
+              for (int g = 0; g < GATES; g++)
+                __builtin_prefetch(W_in[g] + indices[t * sentences + row + r] * units + unit +
+                                   LANES<real>);
           multiply_add<false, M>(units, hidden_before + row * ld_before, ld_before,
                                  packed + p * units * PANEL<real>, sums);
           for (int r = 0; r < M; r++) {
@@ -572,7 +601,7 @@ int lstm_weights(long steps, long sentences, long inputs, long units, const int3
                  const real *dense, const real *hid_init, const real *hidden,
                  const real *d_gates, real *const *d_W_in, real *const *d_W_hid) {
   const long width = GATES * units, rows = steps * sentences;
-  const long products = std::max(transposed_size<real>(rows, units, units, GATES),
+  const long products = std::max(transposed_size<real>(rows - sentences, units, units, GATES),
                                  dense ? transposed_size<real>(rows, inputs, units, GATES) : 0);
   real *const work = workspace<real>(std::max(products, width));
   if (work == nullptr) return 1;

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from model import engine  # noqa: F401  isort: skip
 
 import lasagne
-import numpy as np
 from lasagne.layers import DenseLayer, DimshuffleLayer, DropoutLayer, InputLayer, ReshapeLayer
 
-from model.layers import LSTMLayer
+from model.layers import LSTMLayer, uses_native
+from model.softmax_op import softmax_crossentropy
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,7 @@ class Network:
     input: InputLayer
     rows: ReshapeLayer
     output: DenseLayer
+    recurrence: str
 
     @property
     def parameters(self) -> list:
@@ -116,7 +117,7 @@ def build_network(config: NetworkConfig, vocabulary_size: int) -> Network:
     rows = ReshapeLayer(DimshuffleLayer(layer, (1, 0, 2)), (-1, config.num_units))
     output = DenseLayer(rows, vocabulary_size, nonlinearity=lasagne.nonlinearities.softmax,
                         name="softmax")
-    return Network(input_layer, rows, output)
+    return Network(input_layer, rows, output, config.recurrence)
 
 
 def summed_loss(network: Network, inputs, targets):
@@ -134,9 +135,7 @@ def summed_loss(network: Network, inputs, targets):
     -------
     Theano scalar
     """
-    probabilities = lasagne.layers.get_output(network.output, {network.input: inputs})
-    return lasagne.objectives.categorical_crossentropy(
-        probabilities, targets.T.flatten()).sum()
+    return _losses(network, inputs, targets).sum()
 
 
 def log_probabilities(network: Network, inputs, targets):
@@ -153,13 +152,15 @@ def log_probabilities(network: Network, inputs, targets):
     Theano variable
         (sentences, steps)
     """
-    probabilities = lasagne.layers.get_output(network.output, {network.input: inputs},
-                                              deterministic=True)
-    losses = lasagne.objectives.categorical_crossentropy(probabilities, targets.T.flatten())
+    losses = _losses(network, inputs, targets, deterministic=True)
     return -losses.reshape((targets.shape[1], targets.shape[0])).T
 
 
-def count_parameters(network: Network) -> int:
-    """Number of trainable weights."""
-    return int(sum(np.prod(parameter.get_value(borrow=True).shape)
-                   for parameter in network.parameters))
+def _losses(network: Network, inputs, targets, **kwargs):
+    """Cross-entropy of each row of the network, the first step of all sentences first."""
+    targets = targets.T.flatten()
+    if uses_native(network.recurrence):
+        hidden = lasagne.layers.get_output(network.rows, {network.input: inputs}, **kwargs)
+        return softmax_crossentropy(hidden, network.output.W, network.output.b, targets)
+    probabilities = lasagne.layers.get_output(network.output, {network.input: inputs}, **kwargs)
+    return lasagne.objectives.categorical_crossentropy(probabilities, targets)

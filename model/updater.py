@@ -30,6 +30,8 @@ import theano
 import theano.tensor as T
 from lasagne.updates import get_or_compute_grads
 
+from model.native import accumulate
+
 
 @dataclass(frozen=True)
 class Accumulators:
@@ -81,7 +83,7 @@ def accumulate_gradients(loss_or_grads, params: list, accumulators: Accumulators
     """
     grads = get_or_compute_grads(loss_or_grads, params)
     updates = OrderedDict(
-        (total, total + grad) for total, grad in zip(accumulators.gradients, grads))
+        zip(accumulators.gradients, accumulate(accumulators.gradients, grads)))
     updates[accumulators.count] = accumulators.count + T.cast(count, "int64")
     return updates
 
