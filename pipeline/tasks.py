@@ -79,12 +79,14 @@ class Stage(luigi.Task):
         required = luigi.task.flatten(self.requires())
         return required + (list(self.parts()) if all(t.complete() for t in required) else [])
 
-    def complete(self) -> bool:
-        """Whether the artifact and all that it is made from are whole."""
-        if not all(task.complete() for task in self.needs()):
-            return False
+    def is_whole(self) -> bool:
+        """Whether the artifact is whole, once all that it is made from is complete."""
         artifact = self.artifact()
         return artifact is not None and artifact.is_whole()
+
+    def complete(self) -> bool:
+        """Whether the artifact and all that it is made from are whole."""
+        return _is_complete(self, {})
 
     def output(self) -> list:
         """Nothing for Luigi to look at: see `complete`."""
@@ -333,11 +335,13 @@ class EncodePart(Stage):
     part = luigi.Parameter(description="digest of the part's text")
     vocabulary = luigi.Parameter(description="digest of the vocabulary's words, in order")
 
-    def requires(self) -> list[luigi.Task]:
-        return [self.clone(TokenizePart), self.clone(BuildVocabulary)]
+    def requires(self) -> TokenizePart:
+        # Not the vocabulary, though it is read: these tasks are known only when it is complete,
+        # and looking at all that it is made from again for each of them would take seconds.
+        return self.clone(TokenizePart)
 
     def artifact(self) -> Artifact:
-        tokens, _ = self.requires()
+        tokens = self.requires()
         ingredients = {"format": _FORMATS["shards"],
                        "tokens": fingerprint(tokens.artifact().ingredients),
                        "vocabulary": self.vocabulary}
@@ -347,7 +351,7 @@ class EncodePart(Stage):
     def make(self, artifact: Artifact) -> None:
         from model.shards import write_shard
 
-        vocabulary = BuildVocabulary(working_folder=self.working_folder).vocabulary()
+        vocabulary = self.clone(BuildVocabulary).vocabulary()
         write_shard(self.requires().artifact().path, vocabulary, artifact.path)
 
 
@@ -360,8 +364,8 @@ class EncodeCorpus(Stage):
     def parts(self) -> list[EncodePart]:
         return [part for side in SIDES for part in self.shards(side)]
 
-    def complete(self) -> bool:
-        return all(task.complete() for task in self.needs())
+    def is_whole(self) -> bool:
+        return True
 
     def run(self) -> Iterator[Sequence[luigi.Task]]:
         yield self.parts()
