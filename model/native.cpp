@@ -193,24 +193,24 @@ void pack(long depth, long columns, const real *from, long row_stride, long colu
   }
 }
 
-// `panels` panels, one after the other. Rows are read in stretches of several panels, which the
+// `panels` panels, `distance` apart. Rows are read in stretches of several panels, which the
 // processor foresees.
 template <typename real>
 void pack_panels(long panels, long depth, long columns, const real *from, long row_stride,
-                 long column_stride, real *to) {
-  const long size = depth * PANEL<real>, together = 8;
+                 long column_stride, real *to, long distance) {
+  const long together = 8;
   const long whole = column_stride == 1 ? std::min(panels, columns / PANEL<real>) : 0;
   for (long first = 0; first < whole; first += together)
     for (long k = 0; k < depth; k++)
       for (long p = first; p < std::min(whole, first + together); p++)
         for (long v = 0; v < PANEL<real>; v += LANES<real>)
-          store(to + p * size + k * PANEL<real> + v,
+          store(to + p * distance + k * PANEL<real> + v,
                 load(from + k * row_stride + p * PANEL<real> + v));
   for (long p = whole; p < panels; p++)
     for (long v = 0; v < PANEL<real>; v += LANES<real>) {
       const long column = p * PANEL<real> + v;
       pack(depth, columns - column, from + column * column_stride, row_stride, column_stride,
-           to + p * size + v);
+           to + p * distance + v);
     }
 }
 
@@ -218,17 +218,26 @@ template <typename real> long packed_size(long depth, long columns) {
   return depth * divide_up(columns, PANEL<real>) * PANEL<real>;
 }
 
-// The calling thread's share of the packing of a matrix (depth, columns).
+// The calling thread's share of the packing of a matrix: `parts` matrices (depth, columns), one
+// below the other.
 template <typename real>
-void pack_matrix(long depth, long columns, const real *from, long row_stride, long column_stride,
-                 real *to) {
-  const long panels = divide_up(columns, PANEL<real>), block = block_size(depth, DEPTH);
+void pack_matrix(long parts, long depth, long columns, const real *const *from, long row_stride,
+                 long column_stride, real *to) {
+  const long panels = divide_up(columns, PANEL<real>);
+  const long total = parts * depth, block = block_size(total, DEPTH);
   const Share share(panels);
-  for (long k = 0; k < depth; k += block) {
-    const long rows = std::min(block, depth - k);
-    pack_panels(share.end - share.begin, rows, columns - share.begin * PANEL<real>,
-                from + k * row_stride + share.begin * PANEL<real> * column_stride, row_stride,
-                column_stride, to + (k * panels + share.begin * rows) * PANEL<real>);
+  const long column = share.begin * PANEL<real>;
+  for (long k = 0; k < total; k += block) {
+    const long rows = std::min(block, total - k);
+    for (long done = 0; done < rows;) {
+      const long part = (k + done) / depth, row = (k + done) % depth;
+      const long count = std::min(rows - done, depth - row);
+      pack_panels(share.end - share.begin, count, columns - column,
+                  from[part] + row * row_stride + column * column_stride, row_stride,
+                  column_stride, to + (k * panels + share.begin * rows + done) * PANEL<real>,
+                  rows * PANEL<real>);
+      done += count;
+    }
   }
 }
 
@@ -310,12 +319,12 @@ void multiply(long begin, long end, long columns, long depth, const real *left, 
     }
 }
 
-// What `multiply_transposed` needs of work space.
-// Not monotonic in `rows`: a smaller count may be cut into fewer, larger blocks.
-template <typename real> long transposed_size(long rows, long height, long columns, long blocks) {
-  const long block = block_size(rows, DEPTH / 2);
-  return block * (divide_up(height, ROWS) * ROWS + 8 * ROWS) +
-         blocks * packed_size<real>(block, columns);
+enum { TOGETHER = 4 };  // panels that `multiply_transposed` takes at once
+
+// What `multiply_transposed` needs of work space, at most.
+template <typename real> long transposed_size(long rows, long height) {
+  return rows * divide_up(height, ROWS) * ROWS +
+         available_threads() * std::min(rows, DEPTH / 2L) * TOGETHER * PANEL<real>;
 }
 
 // results[n] += left^T * right[:, n-th block of columns], for a team of threads. `left` is
@@ -325,60 +334,58 @@ template <typename real>
 void multiply_transposed(long rows, long height, long columns, long blocks, const real *left,
                          long ld_left, const real *right, long ld_right, real *const *results,
                          real *row_sum, real *work) {
-  if (rows == 0) return;
-  const long block = block_size(rows, DEPTH / 2), strips = divide_up(height, ROWS);
-  const long panels = divide_up(columns, PANEL<real>);
-  const long GROUP = 8;  // strips packed at once: long enough stretches of left's rows
-  real *const packed = work + block * (strips * ROWS + 8 * ROWS);
-  const Share groups(divide_up(strips, GROUP)), own(panels * blocks);
-  for (long k = 0; k < rows; k += block) {
-    const long depth = std::min(block, rows - k);
-    for (long s = groups.begin * GROUP; s < std::min(strips, groups.end * GROUP); s += GROUP)
-      for (long i = 0; i < depth; i++)
-        for (long strip = s; strip < std::min(strips, s + GROUP); strip++) {
-          const real *from = left + (k + i) * ld_left + strip * ROWS;
-          real *const to = work + (strip * depth + i) * ROWS;
-          const long count = height - strip * ROWS;
-          if (count >= ROWS)
-            std::memcpy(to, from, ROWS * sizeof(real));
-          else
-            for (long r = 0; r < ROWS; r++) to[r] = r < count ? from[r] : real(0);
-        }
-    // Blocks of columns may end within a panel.
-    for (long p = own.begin; p < own.end;) {
-      const long next = std::min(own.end, (p / panels + 1) * panels);
-      const long column = p % panels * PANEL<real>;
-      pack_panels(next - p, depth, columns - column,
-                  right + k * ld_right + p / panels * columns + column, ld_right, 1L,
-                  packed + p * depth * PANEL<real>);
-      p = next;
-    }
-    for (long p = own.begin; row_sum && p < own.end; p++) {
-      const long column = p % panels * PANEL<real>;
-      real *const to = row_sum + p / panels * columns + column;
-      Sums<1, real> sums;
-      load_tile<1>(to, 0, columns - column, sums);
-      for (long i = 0; i < depth; i++)
-        for (long v = 0; v < 4; v++)
-          sums[0][v] += load(packed + (p * depth + i) * PANEL<real> + v * LANES<real>);
-      store_tile<1>(sums, columns - column, to, 0);
-    }
-#pragma omp barrier
-    for (long chunk = 0; chunk < height; chunk += CHUNK)
-      for (long p = own.begin; p < own.end; p++) {
-        const long column = p % panels * PANEL<real>;
-        real *result = results[p / panels] + column;
-        for (long row = chunk; row < std::min(height, chunk + CHUNK); row += ROWS)
-          with_constant(std::min((long)ROWS, height - row), [&](auto constant) {
-            constexpr int M = decltype(constant)::value;
-            Sums<M, real> sums;
-            load_tile<M>(result + row * columns, columns, columns - column, sums);
-            multiply_add<true, M>(depth, work + row * depth, 0, packed + p * depth * PANEL<real>,
-                                  sums);
-            store_tile<M>(sums, columns - column, result + row * columns, columns);
-          });
+  const long strips = divide_up(height, ROWS), block = block_size(rows, DEPTH / 2);
+  const long WIDE = 8;  // strips packed at once
+  // The left matrix in [block][strip][row][column].
+#pragma omp for schedule(static)
+  for (long first = 0; first < strips; first += WIDE)
+    for (long i = 0; i < rows; i++)
+      for (long s = first; s < std::min(strips, first + WIDE); s++) {
+        const long k = i / block * block, depth = std::min(block, rows - k);
+        const real *from = left + i * ld_left + s * ROWS;
+        real *const to = work + (k * strips + s * depth + i - k) * ROWS;
+        const long count = height - s * ROWS;
+        if (count >= ROWS)
+          std::memcpy(to, from, ROWS * sizeof(real));
+        else
+          for (long r = 0; r < ROWS; r++) to[r] = r < count ? from[r] : real(0);
       }
-#pragma omp barrier
+  real *const packed =
+      work + rows * strips * ROWS + thread() * block * TOGETHER * PANEL<real>;
+  const long panels = divide_up(columns, PANEL<real>), groups = divide_up(panels, TOGETHER);
+#pragma omp for schedule(dynamic)
+  for (long g = 0; g < blocks * groups; g++) {
+    const long column = g % groups * TOGETHER * PANEL<real>;
+    const long count = std::min((long)TOGETHER, panels - g % groups * TOGETHER);
+    const long offset = g / groups * columns + column;
+    for (long k = 0; k < rows; k += block) {
+      const long depth = std::min(block, rows - k);
+      pack_panels(count, depth, columns - column, right + k * ld_right + offset, ld_right, 1L,
+                  packed, depth * PANEL<real>);
+      for (long p = 0; row_sum && p < count; p++) {
+        real *const to = row_sum + offset + p * PANEL<real>;
+        Sums<1, real> sums;
+        load_tile<1>(to, 0, columns - column - p * PANEL<real>, sums);
+        for (long i = 0; i < depth; i++)
+          for (long v = 0; v < 4; v++)
+            sums[0][v] += load(packed + (p * depth + i) * PANEL<real> + v * LANES<real>);
+        store_tile<1>(sums, columns - column - p * PANEL<real>, to, 0);
+      }
+      for (long chunk = 0; chunk < height; chunk += CHUNK)
+        for (long p = 0; p < count; p++) {
+          const long remaining = columns - column - p * PANEL<real>;
+          real *const result = results[g / groups] + column + p * PANEL<real>;
+          for (long row = chunk; row < std::min(height, chunk + CHUNK); row += ROWS)
+            with_constant(std::min((long)ROWS, height - row), [&](auto constant) {
+              constexpr int M = decltype(constant)::value;
+              Sums<M, real> sums;
+              load_tile<M>(result + row * columns, columns, remaining, sums);
+              multiply_add<true, M>(depth, work + k * strips * ROWS + row * depth, 0,
+                                    packed + p * depth * PANEL<real>, sums);
+              store_tile<M>(sums, remaining, result + row * columns, columns);
+            });
+        }
+    }
   }
 }
 
@@ -411,7 +418,7 @@ int lstm_forward(long steps, long sentences, long inputs, long units, const int3
     pack_gates(units, W_hid, packed);
     if (dense)
       for (long g = 0; g < GATES; g++)
-        pack_matrix(inputs, units, W_in[g], units, 1L, packed + recurrent + g * input);
+        pack_matrix(1L, inputs, units, &W_in[g], units, 1L, packed + recurrent + g * input);
 #pragma omp barrier
     for (long t = 0; t < steps; t++) {
       real *const gates_now = gates + t * sentences * width;
@@ -482,53 +489,46 @@ void gates_backward(long begin, long end, long units, real clip, const real *con
                     const real *gates, const real *cells, const real *cells_before,
                     long ld_before, const real *d_hidden, real *d_gates, real *d_cells,
                     real *gate_sums, real *peephole_sums) {
-  const long GROUP = 4;  // sentences whose sums stay in registers
   const vector<real> most = vector<real>{} + clip, least = -most;
-  for (long group = begin; group < end; group += GROUP)
+  for (long row = begin; row < end; row++)
     for (long unit = 0; unit < units; unit += LANES<real>) {
       const long count = units - unit;
-      vector<real> peephole[3] = {}, sum[GATES] = {}, d_peephole[3] = {};
+      const real *gate = gates + row * GATES * units + unit;
+      const vector<real> in = load(gate + IN * units, count);
+      const vector<real> forget = load(gate + FORGET * units, count);
+      const vector<real> candidate = load(gate + CELL * units, count);
+      const vector<real> out = load(gate + OUT * units, count);
+      const vector<real> cell = load(cells + row * units + unit, count);
+      const vector<real> before = load(cells_before + row * ld_before + unit, count);
+      const vector<real> d_hid = load(d_hidden + row * units + unit, count);
+      const vector<real> squashed = hyperbolic_tangent(cell);
+      vector<real> peephole[3] = {};
       if (peepholes)
         for (long g = 0; g < 3; g++) peephole[g] = load(peepholes[g] + unit, count);
-      for (long row = group; row < std::min(end, group + GROUP); row++) {
-        const real *gate = gates + row * GATES * units + unit;
-        const vector<real> in = load(gate + IN * units, count);
-        const vector<real> forget = load(gate + FORGET * units, count);
-        const vector<real> candidate = load(gate + CELL * units, count);
-        const vector<real> out = load(gate + OUT * units, count);
-        const vector<real> cell = load(cells + row * units + unit, count);
-        const vector<real> before = load(cells_before + row * ld_before + unit, count);
-        const vector<real> d_hid = load(d_hidden + row * units + unit, count);
-        const vector<real> squashed = hyperbolic_tangent(cell);
 
-        vector<real> d[GATES];
-        d[OUT] = d_hid * squashed * out * (1 - out);
-        const vector<real> d_cell = load(d_cells + row * units + unit, count) +
-                                    d_hid * out * (1 - squashed * squashed) +
-                                    d[OUT] * peephole[2];
-        d[IN] = d_cell * candidate * in * (1 - in);
-        d[FORGET] = d_cell * before * forget * (1 - forget);
-        d[CELL] = d_cell * in * (1 - candidate * candidate);
-        store(d_cells + row * units + unit,
-              d_cell * forget + d[IN] * peephole[0] + d[FORGET] * peephole[1], count);
-        d_peephole[0] += d[IN] * before;
-        d_peephole[1] += d[FORGET] * before;
-        d_peephole[2] += d[OUT] * cell;
-        for (long g = 0; g < GATES; g++) {
-          // As in Lasagne: what goes to the peepholes and the cell is not clipped.
-          vector<real> clipped = d[g] > most ? most : d[g];
-          clipped = clipped < least ? least : clipped;
-          sum[g] += clipped;
-          store(d_gates + (row * GATES + g) * units + unit, clipped, count);
-        }
+      vector<real> d[GATES];
+      d[OUT] = d_hid * squashed * out * (1 - out);
+      const vector<real> d_cell = load(d_cells + row * units + unit, count) +
+                                  d_hid * out * (1 - squashed * squashed) +
+                                  d[OUT] * peephole[2];
+      d[IN] = d_cell * candidate * in * (1 - in);
+      d[FORGET] = d_cell * before * forget * (1 - forget);
+      d[CELL] = d_cell * in * (1 - candidate * candidate);
+      store(d_cells + row * units + unit,
+            d_cell * forget + d[IN] * peephole[0] + d[FORGET] * peephole[1], count);
+
+      const vector<real> d_peephole[3] = {d[IN] * before, d[FORGET] * before, d[OUT] * cell};
+      for (long g = 0; g < 3; g++) {
+        real *sum = peephole_sums + g * units + unit;
+        store(sum, load(sum, count) + d_peephole[g], count);
       }
       for (long g = 0; g < GATES; g++) {
-        real *total = gate_sums + g * units + unit;
-        store(total, load(total, count) + sum[g], count);
-      }
-      for (long g = 0; g < 3; g++) {
-        real *total = peephole_sums + g * units + unit;
-        store(total, load(total, count) + d_peephole[g], count);
+        // As in Lasagne: what goes to the peepholes and the cell is not clipped.
+        vector<real> clipped = d[g] > most ? most : d[g];
+        clipped = clipped < least ? least : clipped;
+        real *sum = gate_sums + g * units + unit;
+        store(sum, load(sum, count) + clipped, count);
+        store(d_gates + (row * GATES + g) * units + unit, clipped, count);
       }
     }
 }
@@ -542,23 +542,21 @@ int lstm_backward(long steps, long sentences, long inputs, long units, const rea
                   real *d_hid_init) {
   const long width = GATES * units, area = sentences * units;
   const int threads = threads_for_rows(sentences);
-  const long recurrent = packed_size<real>(units, units);
-  const long input = d_dense ? packed_size<real>(units, inputs) : 0;
+  const long recurrent = packed_size<real>(width, units);
+  const long input = d_dense ? packed_size<real>(width, inputs) : 0;
   const long states = 2 * area + SUMS * units * threads;
-  real *const work = workspace<real>(GATES * (recurrent + input) + states);
+  real *const work = workspace<real>(recurrent + input + states);
   if (work == nullptr) return 1;
-  real *const packed = work, *const packed_input = packed + GATES * recurrent;
-  real *const d_hidden_now = packed_input + GATES * input, *const d_cells = d_hidden_now + area;
+  real *const packed = work, *const packed_input = packed + recurrent;
+  real *const d_hidden_now = packed_input + input, *const d_cells = d_hidden_now + area;
   real *const all_sums = d_cells + area;
   std::fill_n(d_cells, area + SUMS * units * threads, real(0));
 #pragma omp parallel num_threads(threads)
   {
     const Share share(sentences);
     real *const sums = all_sums + thread() * SUMS * units;
-    for (long g = 0; g < GATES; g++) {
-      pack_matrix(units, units, W_hid[g], 1L, units, packed + g * recurrent);
-      if (d_dense) pack_matrix(units, inputs, W_in[g], 1L, units, packed_input + g * input);
-    }
+    pack_matrix((long)GATES, units, units, W_hid, 1L, units, packed);
+    if (d_dense) pack_matrix((long)GATES, units, inputs, W_in, 1L, units, packed_input);
 #pragma omp barrier
     for (long t = steps - 1; t >= 0; t--) {
       real *const d_gates_now = d_gates + t * sentences * width;
@@ -567,16 +565,14 @@ int lstm_backward(long steps, long sentences, long inputs, long units, const rea
                      t ? cells + (t - 1) * area : cell_init, t ? units : 0,
                      t == steps - 1 ? d_hidden + t * area : d_hidden_now, d_gates_now, d_cells,
                      sums + (t ? LATER_STEPS : FIRST_STEP) * units, sums + PEEPHOLES * units);
-      for (long g = 0; t && g < GATES; g++)
-        multiply(share.begin, share.end, units, units, d_gates_now + g * units, width,
-                 packed + g * recurrent, g ? d_hidden_now : d_hidden + (t - 1) * area, units,
-                 d_hidden_now, units);
+      if (t)
+        multiply(share.begin, share.end, units, width, d_gates_now, width, packed,
+                 d_hidden + (t - 1) * area, units, d_hidden_now, units);
       if (d_dense == nullptr) continue;
       real *const d_dense_now = d_dense + t * sentences * inputs;
       std::fill(d_dense_now + share.begin * inputs, d_dense_now + share.end * inputs, real(0));
-      for (long g = 0; g < GATES; g++)
-        multiply(share.begin, share.end, inputs, units, d_gates_now + g * units, width,
-                 packed_input + g * input, d_dense_now, inputs, d_dense_now, inputs);
+      multiply(share.begin, share.end, inputs, width, d_gates_now, width, packed_input,
+               d_dense_now, inputs, d_dense_now, inputs);
     }
     for (long row = share.begin; row < share.end; row++)
       for (long n = 0; n < units; n++) sums[INITIAL_CELL * units + n] += d_cells[row * units + n];
@@ -589,9 +585,7 @@ int lstm_backward(long steps, long sentences, long inputs, long units, const rea
   std::copy_n(all_sums + INITIAL_CELL * units, units, d_cell_init);
   // The initial hidden state is one row for all sentences.
   std::fill_n(d_hid_init, units, real(0));
-  for (long g = 0; g < GATES; g++)
-    multiply(0L, 1L, units, units, first + g * units, 0L, packed + g * recurrent, d_hid_init, 0L,
-             d_hid_init, 0L);
+  multiply(0L, 1L, units, width, first, 0L, packed, d_hid_init, 0L, d_hid_init, 0L);
   return 0;
 }
 
@@ -601,8 +595,7 @@ int lstm_weights(long steps, long sentences, long inputs, long units, const int3
                  const real *dense, const real *hid_init, const real *hidden,
                  const real *d_gates, real *const *d_W_in, real *const *d_W_hid) {
   const long width = GATES * units, rows = steps * sentences;
-  const long products = std::max(transposed_size<real>(rows - sentences, units, units, GATES),
-                                 dense ? transposed_size<real>(rows, inputs, units, GATES) : 0);
+  const long products = transposed_size<real>(rows, std::max(units, dense ? inputs : 0));
   real *const work = workspace<real>(std::max(products, width));
   if (work == nullptr) return 1;
 #pragma omp parallel num_threads(threads_for_rows(rows))
@@ -640,6 +633,11 @@ int lstm_weights(long steps, long sentences, long inputs, long units, const int3
 
 // ---- softmax and cross-entropy ----
 
+// Rows that a thread takes at once: equal parts, enough for all threads.
+inline long rows_at_once(long rows) {
+  return block_size(rows, std::min((long)CHUNK, divide_up(rows, available_threads())));
+}
+
 // Turns logits into probabilities less the one-hot target; returns -log p(target).
 template <typename real> real softmax_row(long columns, long target, real *row) {
   vector<real> most = vector<real>{} + row[0];
@@ -675,13 +673,14 @@ int softmax_forward(long rows, long units, long columns, const real *hidden, con
                     const real *b, const int32_t *targets, real *losses, real *d_logits) {
   real *const packed = workspace<real>(packed_size<real>(units, columns));
   if (packed == nullptr) return 1;
+  const long block = rows_at_once(rows);
 #pragma omp parallel num_threads(threads_for_rows(rows))
   {
-    const Share share(rows);
-    pack_matrix(units, columns, W, columns, 1L, packed);
+    pack_matrix(1L, units, columns, &W, columns, 1L, packed);
 #pragma omp barrier
-    for (long chunk = share.begin; chunk < share.end; chunk += CHUNK) {
-      const long end = std::min(share.end, chunk + CHUNK);
+#pragma omp for schedule(dynamic)
+    for (long chunk = 0; chunk < rows; chunk += block) {
+      const long end = std::min(rows, chunk + block);
       multiply(chunk, end, columns, units, hidden, units, packed, b, 0L, d_logits, columns);
       for (long row = chunk; row < end; row++)
         losses[row] = softmax_row(columns, (long)targets[row], d_logits + row * columns);
@@ -695,14 +694,18 @@ int softmax_backward(long rows, long units, long columns, const real *W, const r
                      real *d_hidden) {
   real *const packed = workspace<real>(packed_size<real>(columns, units));
   if (packed == nullptr) return 1;
+  const long block = rows_at_once(rows);
 #pragma omp parallel num_threads(threads_for_rows(rows))
   {
-    const Share share(rows);
-    pack_matrix(columns, units, W, 1L, columns, packed);
-    std::fill(d_hidden + share.begin * units, d_hidden + share.end * units, real(0));
+    pack_matrix(1L, columns, units, &W, 1L, columns, packed);
 #pragma omp barrier
-    multiply(share.begin, share.end, units, columns, d_logits, columns, packed, d_hidden, units,
-             d_hidden, units);
+#pragma omp for schedule(dynamic)
+    for (long chunk = 0; chunk < rows; chunk += block) {
+      const long end = std::min(rows, chunk + block);
+      std::fill(d_hidden + chunk * units, d_hidden + end * units, real(0));
+      multiply(chunk, end, units, columns, d_logits, columns, packed, d_hidden, units, d_hidden,
+               units);
+    }
   }
   return 0;
 }
@@ -711,7 +714,7 @@ int softmax_backward(long rows, long units, long columns, const real *W, const r
 template <typename real>
 int softmax_weights(long rows, long units, long columns, const real *hidden,
                     const real *d_logits, real *d_W, real *d_b) {
-  real *const work = workspace<real>(transposed_size<real>(rows, units, columns, 1L));
+  real *const work = workspace<real>(transposed_size<real>(rows, units));
   if (work == nullptr) return 1;
 #pragma omp parallel num_threads(threads_for_rows(rows))
   multiply_transposed(rows, units, columns, 1L, hidden, units, d_logits, columns, &d_W, d_b, work);
