@@ -3,6 +3,6 @@
 The tasks are imported here, so that ``luigi --module pipeline EvaluatePerplexity`` finds them.
 """
 
-from pipeline.tasks import EvaluatePerplexity
+from pipeline.tasks import EvaluatePerplexity, WriteReport
 
-__all__ = ["EvaluatePerplexity"]
+__all__ = ["EvaluatePerplexity", "WriteReport"]

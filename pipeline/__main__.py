@@ -38,6 +38,7 @@ def _parser() -> argparse.ArgumentParser:
     for name, function, text in (
         ("run", run_command, "run the whole job; only what has changed is done again"),
         ("why", why_command, "say what a run would do again, and why"),
+        ("report", report_command, "make the report again"),
         ("gc", gc_command, "list the artifacts that nothing refers to any more; remove them"),
         ("status", status_command, "show what each task is doing"),
         ("daemon", daemon_command, "start the Luigi daemon"),
@@ -46,7 +47,7 @@ def _parser() -> argparse.ArgumentParser:
         command = commands.add_parser(name, help=text)
         command.set_defaults(function=function)
         command.add_argument("--work", help="working folder (default: data/work)")
-        if name in ("run", "why", "gc"):
+        if name in ("run", "why", "report", "gc"):
             command.add_argument("--corpus", help="sentences to train on: file, folder or glob")
             command.add_argument("--valid", help="sentences to validate with")
             command.add_argument("--test", help="sentences to test with")
@@ -84,7 +85,7 @@ def run_command(options: argparse.Namespace) -> int:
         for path in sweep_temporaries(work):
             print(f"removed {path}, left by a run that was killed", file=sys.stderr)
         _log_to(work / "log" / "run.log")
-        arguments = ["EvaluatePerplexity", "--working-folder", str(work), "--workers", str(workers),
+        arguments = ["WriteReport", "--working-folder", str(work), "--workers", str(workers),
                      *_corpus_flags(options)]
         if scheduler == "local":
             arguments += ["--local-scheduler"]
@@ -104,6 +105,7 @@ def run_command(options: argparse.Namespace) -> int:
         metrics = json.loads((work / "report" / "metrics.json").read_text())
     print(_table(metrics))
     print(f"All figures: {work}/report/metrics.json")
+    print(f"The report: {work}/report/index.html")
     return 0
 
 
@@ -111,14 +113,31 @@ def why_command(options: argparse.Namespace) -> int:
     """``why``: the reasons, in the order in which the tasks would run."""
     with _configured(options):
         from pipeline import settings
-        from pipeline.tasks import EvaluatePerplexity, reasons
+        from pipeline.tasks import WriteReport, reasons
 
         found = False
-        for title, reason in reasons(EvaluatePerplexity(working_folder=settings.work_folder())):
+        for title, reason in reasons(WriteReport(working_folder=settings.work_folder())):
             found = True
             print(f"{title}: {reason}")
         if not found:
             print("nothing has changed: a run would do nothing")
+    return 0
+
+
+def report_command(options: argparse.Namespace) -> int:
+    """``report``: of what a complete run has left; nothing else is made."""
+    with _configured(options):
+        from pipeline import settings
+        from pipeline.tasks import WriteReport
+
+        work = Path(settings.work_folder())
+        with _only_one_run(work):
+            root = WriteReport(working_folder=str(work))
+            if not root.requires().complete():
+                raise UserError("there is nothing to report yet: the last run is not complete for "
+                                "this corpus and these settings; run first")
+            root.make_and_record(root.artifact())
+    print(f"The report: {work}/report/index.html")
     return 0
 
 
@@ -127,11 +146,11 @@ def gc_command(options: argparse.Namespace) -> int:
     with _configured(options):
         from pipeline import settings
         from pipeline.gc import remove, unreferenced
-        from pipeline.tasks import EvaluatePerplexity
+        from pipeline.tasks import WriteReport
 
         work = Path(settings.work_folder())
         with _only_one_run(work):
-            root = EvaluatePerplexity(working_folder=str(work))
+            root = WriteReport(working_folder=str(work))
             if not root.complete():
                 raise UserError("the last run is not complete for this corpus and these "
                                 "settings, so what is still needed is unknown; run first")
@@ -201,7 +220,7 @@ def _configured(options: argparse.Namespace) -> Iterator[None]:
 
     from pipeline import tasks  # noqa: F401
 
-    with CmdlineParser.global_instance(["EvaluatePerplexity", *_corpus_flags(options)]):
+    with CmdlineParser.global_instance(["WriteReport", *_corpus_flags(options)]):
         yield
 
 

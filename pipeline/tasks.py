@@ -26,11 +26,14 @@ from pipeline.artifacts import Artifact, DigestCache, fingerprint, receipts
 from pipeline.corpus import SIDES, corpus_files, split_corpus
 from pipeline.kjv import extract_kjv
 from pipeline.model_process import run_model_command
+from pipeline.report import Sources, write_report
+from pipeline.training_page import TrainingPage
 
 logger = logging.getLogger("pipeline")
 
 # To be raised when the code of a stage makes other bytes from the same ingredients.
-_FORMATS = {"corpus": 1, "tokens": 1, "vocabulary": 1, "shards": 1, "model": 1, "evaluation": 2}
+_FORMATS = {"corpus": 1, "tokens": 1, "vocabulary": 1, "shards": 1, "model": 1, "evaluation": 2,
+            "report": 1}
 
 
 @functools.cache
@@ -72,7 +75,11 @@ class Stage(luigi.Task):
     def reason(self) -> str:
         """Why the artifact has to be made, once all that it needs is complete."""
         artifact = self.artifact()
-        return (artifact and artifact.reason()) or "what it is made from is not there"
+        return (artifact and self.fault(artifact)) or "what it is made from is not there"
+
+    def fault(self, artifact: Artifact) -> str | None:
+        """Why the artifact has to be made, in one line; None when it is whole."""
+        return artifact.reason()
 
     def needs(self) -> list[luigi.Task]:
         """All tasks that this one needs, as far as they are known."""
@@ -82,7 +89,7 @@ class Stage(luigi.Task):
     def is_whole(self) -> bool:
         """Whether the artifact is whole, once all that it is made from is complete."""
         artifact = self.artifact()
-        return artifact is not None and artifact.is_whole()
+        return artifact is not None and self.fault(artifact) is None
 
     def complete(self) -> bool:
         """Whether the artifact and all that it is made from are whole."""
@@ -98,11 +105,15 @@ class Stage(luigi.Task):
         artifact = self.artifact()
         if artifact is None:
             raise UserError(f"{self}: what it is made from is not there")
-        reason = artifact.reason()
+        reason = self.fault(artifact)
         if reason is None:
             return  # only something that it is made from had to be made again
         self.say(f"because {reason}")
         logger.info("%s: %s", self.title, reason)
+        self.make_and_record(artifact)
+
+    def make_and_record(self, artifact: Artifact) -> None:
+        """Make the artifact, whether it is whole or not, and publish its receipt."""
         started = time.monotonic()
         try:
             notes = self.make(artifact) or {}
@@ -128,6 +139,7 @@ class Stage(luigi.Task):
     # Luigi sets these while a task runs.
     set_status_message: Callable[[str], None] | None = None
     set_progress_percentage: Callable[[float], None] | None = None
+    set_tracking_url: Callable[[str], None] | None = None
 
 
 def _is_complete(task: luigi.Task, known: dict[str, bool]) -> bool:
@@ -422,7 +434,18 @@ class TrainModel(Stage):
             "checkpoint_minutes": settings.training().checkpoint_minutes,
             "previous": str(previous) if previous else None,
         }
-        run_model_command("train", job, folder / "job.json", self.say)
+        page = self.folder / "report" / "training.html"
+        with TrainingPage(folder / "log.jsonl", page) as shown:
+            def say(status: str, share: float) -> None:
+                self.say(status, share)
+                shown.update(status, share)
+
+            if self.set_tracking_url is not None:
+                self.set_tracking_url(shown.url)
+            run_model_command("train", job, folder / "job.json", say)
+        if self.set_tracking_url is not None:
+            # No browser follows it from the visualiser, but it says where the page lies.
+            self.set_tracking_url(page.resolve().as_uri())
         return {"previous": job["previous"]}
 
 
@@ -447,6 +470,8 @@ class EvaluatePerplexity(Stage):
             "format": _FORMATS["evaluation"],
             "model": fingerprint(model.artifact().ingredients),
             "test shards": model.requires().fingerprints("test"),
+            # They go into the metrics, and can change while all shards stay as they are.
+            "counts": fingerprint(self.clone(SplitCorpus).manifest().content["counts"]),
         }
         path = self.folder / "report" / "metrics.json"
         return Artifact(self.folder, "evaluation", "metrics", path, ingredients)
@@ -455,6 +480,10 @@ class EvaluatePerplexity(Stage):
     def details(self) -> Path:
         """Figures by length and by word, for the report."""
         return self.folder / "report" / "evaluation.json"
+
+    def fault(self, artifact: Artifact) -> str | None:
+        return super().fault(artifact) or (
+            None if self.details.is_file() else f"{self.details} is gone")
 
     def make(self, artifact: Artifact) -> None:
         model = self.requires()
@@ -478,6 +507,48 @@ class EvaluatePerplexity(Stage):
         }
         with publish(artifact.path) as temporary:
             temporary.write_text(json.dumps(metrics, indent=1))
+
+
+class WriteReport(Stage):
+    """The last task: the report, as report/index.html with its plots beside it."""
+
+    def requires(self) -> EvaluatePerplexity:
+        return self.clone(EvaluatePerplexity)
+
+    def artifact(self) -> Artifact:
+        made_from = (SplitCorpus, BuildVocabulary, EvaluatePerplexity)
+        artifacts = [self.clone(task).artifact() for task in made_from]
+        ingredients = {"format": _FORMATS["report"],
+                       **{each.stage: fingerprint(each.ingredients) for each in artifacts}}
+        path = self.folder / "report" / "index.html"
+        return Artifact(self.folder, "report", "report", path, ingredients)
+
+    def make(self, artifact: Artifact) -> None:
+        from model.shards import ShardReader
+        from pipeline.vocabulary import count_types
+
+        self.say("collecting what the stages have left")
+        evaluation = self.requires()
+        model = evaluation.requires()
+        shards = model.requires()
+        vocabulary = shards.requires()
+        try:
+            details = json.loads(evaluation.details.read_text())
+        except ValueError as error:
+            raise DamagedFile(evaluation.details, str(error)) from error
+        made = [task.artifact() for task in all_needs(evaluation) if isinstance(task, Stage)]
+        write_report(Sources(
+            manifest=self.clone(SplitCorpus).manifest().content,
+            vocabulary=vocabulary.vocabulary(),
+            types_counts=count_types([part.artifact().path for part in vocabulary.parts()]),
+            step_counts={side: ShardReader(shards.shard_files(side)).step_counts
+                         for side in SIDES},
+            log=model.artifact().path.parent / "log.jsonl",
+            metrics=json.loads(evaluation.artifact().path.read_text()),
+            evaluation=details,
+            receipts=[receipt for each in made if each and (receipt := each.receipt())],
+            set_aside=self.folder / "set_aside.tsv",
+        ), artifact.path)
 
 
 def all_needs(root: luigi.Task) -> list[luigi.Task]:
