@@ -11,6 +11,7 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from model.files import UserError, sweep_temporaries
 
@@ -113,10 +114,10 @@ def why_command(options: argparse.Namespace) -> int:
     """``why``: the reasons, in the order in which the tasks would run."""
     with _configured(options):
         from pipeline import settings
-        from pipeline.tasks import WriteReport, reasons
+        from pipeline.tasks import reasons, report_of
 
         found = False
-        for title, reason in reasons(WriteReport(working_folder=settings.work_folder())):
+        for title, reason in reasons(report_of(Path(settings.work_folder()))):
             found = True
             print(f"{title}: {reason}")
         if not found:
@@ -128,11 +129,11 @@ def report_command(options: argparse.Namespace) -> int:
     """``report``: of what a complete run has left; nothing else is made."""
     with _configured(options):
         from pipeline import settings
-        from pipeline.tasks import WriteReport
+        from pipeline.tasks import report_of
 
         work = Path(settings.work_folder())
         with _only_one_run(work):
-            root = WriteReport(working_folder=str(work))
+            root = report_of(work)
             if not root.requires().complete():
                 raise UserError("there is nothing to report yet: the last run is not complete for "
                                 "this corpus and these settings; run first")
@@ -146,11 +147,11 @@ def gc_command(options: argparse.Namespace) -> int:
     with _configured(options):
         from pipeline import settings
         from pipeline.gc import remove, unreferenced
-        from pipeline.tasks import WriteReport
+        from pipeline.tasks import report_of
 
         work = Path(settings.work_folder())
         with _only_one_run(work):
-            root = WriteReport(working_folder=str(work))
+            root = report_of(work)
             if not root.complete():
                 raise UserError("the last run is not complete for this corpus and these "
                                 "settings, so what is still needed is unknown; run first")
@@ -172,7 +173,7 @@ def status_command(options: argparse.Namespace) -> int:
     if not daemon.answers(port):
         print(f"no daemon answers on {daemon.url(port)}")
         return 0
-    scheduler = RemoteScheduler(daemon.url(port))
+    scheduler: Any = RemoteScheduler(daemon.url(port))
     for status in ("RUNNING", "PENDING", "FAILED", "DISABLED", "DONE"):
         listed = scheduler.task_list(status, "")
         if isinstance(listed, dict) and "num_tasks" in listed:

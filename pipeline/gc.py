@@ -12,7 +12,7 @@ from pipeline.artifacts import Artifact
 from pipeline.tasks import SplitCorpus, Stage, all_needs
 
 # Folders of the working folder that hold artifacts; all else is left alone.
-_FOLDERS = ("corpus", "parts", "tokens", "vocabulary", "shards", "models", "receipts")
+_FOLDERS = ("download", "corpus", "parts", "tokens", "vocabulary", "shards", "models", "receipts")
 
 
 def unreferenced(work: Path, root: luigi.Task) -> list[tuple[Path, int]]:

