@@ -14,7 +14,6 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -183,16 +182,7 @@ def evaluate_command(options: argparse.Namespace) -> None:
             report(share, f"scoring {name}")
 
         evaluation = evaluate(log_probabilities, reader, vocabulary, on_progress=progress)
-        result["sets"][name] = {
-            **evaluation.totals.figures(),
-            "by_steps": {str(steps): asdict(totals)
-                         for steps, totals in sorted(evaluation.by_steps.items())},
-            "tokens_by_word": evaluation.tokens_by_word.tolist(),
-            "log_probability_by_word": evaluation.log_probability_by_word.tolist(),
-            "most_surprising": [
-                {"perplexity": perplexity, "words": [vocabulary.words[n] for n in words]}
-                for perplexity, words in evaluation.most_surprising],
-        }
+        result["sets"][name] = evaluation.details(vocabulary)
     report(1.0, "drawing sentences")
     result["samples"] = [
         " ".join(vocabulary.words[n] for n in words)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields
 
 import numpy as np
 
@@ -80,6 +80,19 @@ class Evaluation:
     tokens_by_word: np.ndarray
     log_probability_by_word: np.ndarray
     most_surprising: list[tuple[float, list[int]]] = field(default_factory=list)
+
+    def details(self, vocabulary: Vocabulary) -> dict:
+        """Everything as JSON values: the figures, and the details by name."""
+        return {
+            **self.totals.figures(),
+            "by_steps": {str(steps): asdict(totals)
+                         for steps, totals in sorted(self.by_steps.items())},
+            "tokens_by_word": self.tokens_by_word.tolist(),
+            "log_probability_by_word": self.log_probability_by_word.tolist(),
+            "most_surprising": [
+                {"perplexity": perplexity, "words": [vocabulary.words[n] for n in words]}
+                for perplexity, words in self.most_surprising],
+        }
 
 
 def perplexity(log_probability: float, tokens: int) -> float:

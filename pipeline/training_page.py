@@ -43,7 +43,8 @@ class TrainingPage:
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        self._status = "All is done." if error is None else str(error)
         self._write(refresh_seconds=None)
         self._server.shutdown()
         self._server.server_close()
