@@ -273,8 +273,8 @@ def test_chromium_shows_it_no_wider_than_the_screen(tmp_path, make_sources, widt
     shown = subprocess.run(
         [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic",
          "--no-first-run", "--disable-background-networking", "--disable-component-update",
-         "--disable-sync", "--hide-scrollbars", f"--user-data-dir={tmp_path}/profile", "--window-size=1400,1000",
-         "--virtual-time-budget=5000", "--dump-dom", f"file://{tmp_path}/frame.html"],
+         "--disable-sync", "--hide-scrollbars", f"--user-data-dir={tmp_path}/profile",
+         "--window-size=1400,1000", "--virtual-time-budget=5000", "--dump-dom", f"file://{tmp_path}/frame.html"],
         capture_output=True, text=True, timeout=120)
     title = re.search("<title>(.*)</title>", shown.stdout)
     assert title, shown.stderr
