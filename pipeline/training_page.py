@@ -12,7 +12,7 @@ from pipeline.report import write_training_page
 
 # The page is written this often, and less often when that would take more than a fiftieth of
 # the time.
-_SECONDS = 30
+_SECONDS = 15
 _LEAST_REST = 49
 
 
