@@ -157,7 +157,7 @@ inline long block_size(long total, long most) {
 template <typename real> real *workspace(long count) {
   static thread_local std::unique_ptr<void, decltype(&std::free)> kept(nullptr, &std::free);
   static thread_local long size = 0;
-  const long bytes = divide_up(count * sizeof(real), 64) * 64;
+  const long bytes = divide_up(std::max(1L, count) * sizeof(real), 64) * 64;
   if (bytes > size) {
     kept.reset();
     kept.reset(std::aligned_alloc(64, bytes));
