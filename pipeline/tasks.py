@@ -323,8 +323,8 @@ class TokenizePart(Stage):
 
     part = luigi.Parameter(description="digest of the part's text")
 
-    def requires(self) -> SplitCorpus:
-        return self.clone(SplitCorpus)
+    # It requires nothing: these tasks are known only when the corpus has been split, and looking
+    # at all parts again for each of them would take seconds.
 
     def artifact(self) -> Artifact:
         ingredients = {"format": _FORMATS["tokens"], "part": self.part,
@@ -335,7 +335,7 @@ class TokenizePart(Stage):
     def make(self, artifact: Artifact) -> None:
         from pipeline.tokens import write_tokens
 
-        write_tokens(self.requires().part_file(self.part), artifact.path,
+        write_tokens(self.clone(SplitCorpus).part_file(self.part), artifact.path,
                      lowercase=settings.tokens().lowercase)
 
 
@@ -394,8 +394,7 @@ class EncodePart(Stage):
     vocabulary = luigi.Parameter(description="digest of the vocabulary's words, in order")
 
     def requires(self) -> TokenizePart:
-        # Not the vocabulary, though it is read: these tasks are known only when it is complete,
-        # and looking at all that it is made from again for each of them would take seconds.
+        # Not the vocabulary, though it is read: as for the tokens.
         return self.clone(TokenizePart)
 
     def artifact(self) -> Artifact:
@@ -514,7 +513,8 @@ class EvaluatePerplexity(Stage):
         model = self.requires()
         ingredients = {
             "format": _FORMATS["evaluation"],
-            "model": fingerprint(model.artifact().ingredients),
+            # Not what it was made from: a model that is trained once more may start from another.
+            "model": (model.artifact().receipt() or {}).get("sha256"),
             "test shards": model.requires().fingerprints("test"),
             # They go into the metrics, and can change while all shards stay as they are.
             "corpus counts": fingerprint(self.clone(SplitCorpus).manifest().content["counts"]),

@@ -1,0 +1,217 @@
+"""Tiny jobs for the tests of the pipeline: a corpus, settings, and a working folder."""
+
+import json
+import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import luigi
+import numpy as np
+
+from pipeline import tasks
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+SETTINGS = {
+    "core": {"no_configure_logging": "true"},
+    "corpus": {"sentences_per_part": "50"},
+    "vocabulary": {"size": "60"},
+    "network": {"num_units": "4", "dropout": "0.1"},
+    "training": {"window": "16", "micro_batch_sentences": "8", "max_epochs": "2",
+                 "max_minutes": "0", "validations_per_epoch": "2", "shards_in_memory": "2",
+                 "checkpoint_minutes": "0"},
+}
+
+
+def sentences(count, seed=1, words=80):
+    """Distinct sentences over an alphabet of words, the first ones most frequent."""
+    random = np.random.default_rng(seed)
+    shares = 1 / np.arange(1, words + 1)
+    found = {}
+    while len(found) < count:
+        chosen = random.choice(words, size=random.integers(3, 12), p=shares / shares.sum())
+        found[" ".join(f"word{n:02d}" for n in chosen)] = None
+    return list(found)
+
+
+def reset_settings():
+    """Luigi's settings in this process as luigi.cfg has them, and nothing else."""
+    config = luigi.configuration.get_config()
+    config.clear()
+    config.read(REPOSITORY / "luigi.cfg")
+    return config
+
+
+def write(path, lines):
+    path.write_text("".join(f"{line}\n" for line in lines))
+    # Written long ago: a file that is still warm is not taken from the cache of digests.
+    os.utime(path, ns=(path.stat().st_atime_ns, path.stat().st_mtime_ns - 10**10))
+
+
+class Job:
+    """A corpus of three files with settings for a tiny run, and its working folder."""
+
+    def __init__(self, folder, train=600):
+        self.folder = folder
+        folder.mkdir(exist_ok=True)
+        self.work = folder / "work"
+        self.train, self.valid, self.test = (folder / f"{name}.txt"
+                                             for name in ("train", "valid", "test"))
+        self.lines = sentences(train)
+        write(self.train, self.lines)
+        write(self.valid, sentences(60, seed=2))
+        write(self.test, sentences(60, seed=3))
+        self.settings = {section: dict(values) for section, values in SETTINGS.items()}
+        self.set("corpus", path=self.train, valid=self.valid, test=self.test)
+
+    def set(self, section, **values):
+        self.settings.setdefault(section, {}).update(
+            {name: str(value) for name, value in values.items()})
+
+    # In this process
+
+    def root(self, task):
+        """A task of this job, with this job's settings in force."""
+        config = reset_settings()
+        for section, values in self.settings.items():
+            for name, value in values.items():
+                config.set(section, name, value)
+        # One process, so that a debugger, and a replaced function, reach everything.
+        config.set("worker", "force_multiprocessing", "false")
+        tasks._digests.cache_clear()  # every run looks at the corpus anew
+        return task(working_folder=str(self.work))
+
+    def build(self, task=tasks.EncodeCorpus):
+        """Run a task and what it needs; what was made and why, or the first error is raised."""
+        root, made, errors = self.root(task), {}, []
+        handler = logging.Handler()
+        handler.emit = lambda record: made.update([record.getMessage().split(": ", 1)])
+        logger = logging.getLogger("pipeline")
+        level, logger.level = logger.level, logging.INFO
+        logger.addHandler(handler)
+        luigi.Task.event_handler(luigi.Event.FAILURE)(
+            fail := lambda task, error: errors.append(error))
+        try:
+            done = luigi.build([root], local_scheduler=True, workers=1, no_lock=True)
+        finally:
+            luigi.Task.remove_event_handler(luigi.Event.FAILURE, fail)
+            logger.removeHandler(handler)
+            logger.level = level
+        if errors:
+            raise errors[0]
+        assert done
+        return made
+
+    def why(self, task=tasks.EncodeCorpus):
+        """What a run would make and why, as far as it is known before."""
+        return dict(tasks.reasons(self.root(task)))
+
+    def shards(self):
+        """The content of all shards, in the order of the corpus."""
+        encoded = self.root(tasks.EncodeCorpus)
+        return [Path(path).read_bytes() for side in ("train", "valid", "test")
+                for path in encoded.shard_files(side)]
+
+    def parts(self, side="train"):
+        """The digests of a side's parts."""
+        return self.root(tasks.SplitCorpus).manifest().parts(side)
+
+    # In processes of their own
+
+    def environment(self, **more):
+        config = self.folder / "test.cfg"
+        config.write_text("".join(
+            f"[{section}]\n" + "".join(f"{name} = {value}\n" for name, value in values.items())
+            for section, values in self.settings.items()))
+        cache = Path(os.environ["PIPELINE_WORK"]).resolve() / "theano"
+        return {**os.environ, "LUIGI_CONFIG_PATH": str(config), "PIPELINE_WORK": str(self.work),
+                "THEANO_FLAGS": f"base_compiledir={cache}", "PYTHONPATH": str(REPOSITORY),
+                "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", **more}
+
+    def start(self, *arguments, **environment):
+        """Start ``python -m pipeline`` in a process group of its own."""
+        return subprocess.Popen(
+            [sys.executable, "-m", "pipeline", *arguments], cwd=REPOSITORY,
+            env=self.environment(**environment), stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT, text=True, start_new_session=True)
+
+    def run(self, *arguments, **environment):
+        """Run ``python -m pipeline`` to its end; exit code and output."""
+        process = self.start(*arguments, **environment)
+        output, _ = process.communicate(timeout=300)
+        return process.returncode, output
+
+    def run_local(self, **environment):
+        """A whole run without the daemon, which has to succeed."""
+        code, output = self.run("run", "--scheduler", "local", **environment)
+        assert code == 0, output
+        return output
+
+    def metrics(self):
+        return json.loads((self.work / "report" / "metrics.json").read_text())
+
+
+def results(work):
+    """What a job has made, by name: everything that may not depend on how often it was killed.
+
+    Receipts and the log say how long things took; these figures are left out.
+    """
+    found = {}
+    for stage in ("corpus", "parts", "tokens", "vocabulary", "shards"):
+        for path in (work / stage).glob("*"):
+            found[f"{stage}/{path.name}"] = path.read_bytes()
+    for folder in (work / "models").glob("*"):
+        for name in ("model.h5", "best.h5", "last.h5"):
+            if (folder / name).exists():
+                found[f"{folder.name}/{name}"] = (folder / name).read_bytes()
+        if (folder / "log.jsonl").exists():
+            found[f"{folder.name}/log.jsonl"] = [
+                {key: value for key, value in json.loads(line).items()
+                 if key not in ("seconds", "tokens_per_second")}
+                for line in (folder / "log.jsonl").read_text().splitlines()]
+    evaluation = work / "report" / "evaluation.json"
+    if evaluation.exists():
+        found["evaluation.json"] = evaluation.read_bytes()
+        metrics = json.loads((work / "report" / "metrics.json").read_text())
+        for name in ("seconds", "tokens_per_second"):
+            metrics["train"].pop(name)
+        found["metrics.json"] = metrics
+    for path in (work / "receipts").glob("*/*/*.json"):
+        receipt = json.loads(path.read_text())
+        found[f"receipt {path.relative_to(work)}"] = receipt["ingredients"]
+    return found
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def kill_group(process):
+    """End a process and all that it started in its group, at once."""
+    try:
+        os.killpg(process.pid, signal.SIGKILL)
+    except ProcessLookupError:
+        pass
+    process.wait()
+    process.stdout.close()
+
+
+def children(process):
+    """The processes below one, each with its command line."""
+    found, waiting = {}, [process]
+    while waiting:
+        number = waiting.pop()
+        try:
+            for thread in Path(f"/proc/{number}/task").iterdir():
+                waiting += map(int, (thread / "children").read_text().split())
+            if number != process:
+                found[number] = Path(f"/proc/{number}/cmdline").read_bytes().replace(b"\0", b" ")
+        except (FileNotFoundError, ProcessLookupError):
+            continue  # it has just ended
+    return found

@@ -1,0 +1,439 @@
+"""Only what a change affects is done again, and it comes out as if all had been done anew.
+
+Here the model's commands are replaced by ones that only write files; test_pipeline.py trains.
+"""
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from model.files import DamagedFile, UserError, write_hdf5
+from pipeline import tasks
+from pipeline.artifacts import fingerprint
+from pipeline.gc import remove, unreferenced
+from tests.jobs import Job, reset_settings, results, sentences, write
+
+
+@pytest.fixture
+def job(tmp_path, monkeypatch):
+    monkeypatch.setattr(tasks, "run_model_command", pretend)
+    monkeypatch.setattr("pipeline.training_page.write_training_page", lambda *_, **__: None)
+    monkeypatch.setattr(os, "fsync", lambda _: None)  # nobody pulls the plug here
+    yield Job(tmp_path / "job")
+    reset_settings()
+
+
+def pretend(command, job, job_file, say):
+    """In place of the model's commands: the files they leave, made of what they were given."""
+    job_file.parent.mkdir(parents=True, exist_ok=True)
+    job_file.write_text(json.dumps(job))
+    if command == "train":
+        content = {key: job[key] for key in ("train_shards", "network", "training", "previous")}
+        folder = Path(job["folder"])
+        with write_hdf5(folder / "model.h5") as file:
+            file.attrs["job"] = fingerprint(content)
+        (folder / "log.jsonl").write_text(json.dumps(
+            {"update": 1, "epoch": 0, "sentences": 1, "tokens": 1, "loss": 1.0,
+             "gradient_norm": 1.0, "rate": 1.0, "seconds": 1.0, "tokens_per_second": 1.0}) + "\n")
+    else:
+        figures = {side: {"perplexity": 2.0} for side in job["sets"]}
+        Path(job["output"]).parent.mkdir(exist_ok=True)
+        Path(job["output"]).write_text(json.dumps({"sets": figures, "baselines": {}}))
+
+
+ROOT = tasks.EvaluatePerplexity
+
+
+def stages(made):
+    """The names of the stages of which something was made."""
+    return {title.split()[0] for title in made}
+
+
+def known(expected):
+    """Of what a run would make, that which does not depend on what it makes before."""
+    return {title: reason for title, reason in expected.items()
+            if reason != "depends on what the tasks above make"}
+
+
+def tokenized(made):
+    return [title for title in made if title.startswith("TokenizePart")]
+
+
+def encoded(made):
+    return [title for title in made if title.startswith("EncodePart")]
+
+
+def state(folder):
+    """What a reader of the folder can see of its files."""
+    return {path: (path.stat().st_mtime_ns, path.stat().st_ino, path.stat().st_size)
+            for path in folder.rglob("*") if path.is_file()}
+
+
+def anew(job, tmp_path):
+    """The shards that the job's corpus has when nothing was made before."""
+    work, job.work = job.work, tmp_path / "anew"
+    job.build()
+    shards = job.shards()
+    job.work = work
+    return shards
+
+
+def border(job):
+    """The position of the first sentence of the corpus's fourth part."""
+    manifest = job.root(tasks.SplitCorpus).manifest().content["sides"]["train"]
+    return sum(part["sentences"] for part in manifest[:3])
+
+
+def test_an_unchanged_rerun_makes_and_writes_nothing(job):
+    assert stages(job.build(ROOT)) == {"SplitCorpus", "TokenizePart", "BuildVocabulary",
+                                       "EncodePart", "TrainModel", "EvaluatePerplexity"}
+    before = state(job.work)
+    assert job.build(ROOT) == {}
+    assert state(job.work) == before
+    assert job.why(ROOT) == {}
+
+
+def test_a_touch_reruns_nothing(job):
+    job.build()
+    os.utime(job.train)
+    assert job.why() == {} and job.build() == {}
+    shutil.copyfile(job.train, job.folder / "copy")
+    os.replace(job.folder / "copy", job.train)  # the same bytes in another inode
+    assert job.why() == {} and job.build() == {}
+
+
+def test_an_unchanged_corpus_is_not_read_again(job, monkeypatch):
+    job.build()
+
+    def refuse(path):
+        assert path not in (job.train, job.valid, job.test), "the corpus was read"
+
+    monkeypatch.setattr("pipeline.artifacts.digest_file", refuse)
+    assert job.build() == {}
+
+
+@pytest.mark.parametrize("place", ["first", "inside", "end of a part", "begin of a part", "last"])
+@pytest.mark.parametrize("edit", ["changed", "inserted", "removed"])
+def test_a_sentence_costs_at_most_two_parts(job, tmp_path, edit, place):
+    job.build()
+    position = {"first": 0, "inside": border(job) + 5, "end of a part": border(job) - 1,
+                "begin of a part": border(job), "last": len(job.lines) - 1}[place]
+    if edit == "inserted":
+        job.lines.insert(position + (place == "last"), "word01 word02 another")
+    elif edit == "removed":
+        del job.lines[position]
+    else:
+        job.lines[position] += " another word07"
+    write(job.train, job.lines)
+    made = job.build()
+    assert 0 < len(tokenized(made)) <= 2
+    assert {"SplitCorpus", "BuildVocabulary"} <= stages(made)
+    assert job.shards() == anew(job, tmp_path)
+    assert job.build() == {}
+
+
+def test_a_change_on_another_side_leaves_the_vocabulary(job):
+    job.build()
+    write(job.valid, sentences(60, seed=2) + ["word01 unheard of"])
+    made = job.build()
+    assert stages(made) == {"SplitCorpus", "TokenizePart", "EncodePart"}
+    assert len(encoded(made)) == len(tokenized(made)) == 1
+
+
+def test_a_change_that_leaves_the_vocabulary_leaves_the_other_shards(job, tmp_path):
+    job.build()
+    position = border(job) + 5
+    # The same words in another order: no count changes.
+    job.lines[position] = " ".join(reversed(job.lines[position].split()))
+    write(job.train, job.lines)
+    made = job.build()
+    assert 1 <= len(tokenized(made)) <= 2
+    assert [title.split()[1] for title in encoded(made)] == [
+        title.split()[1] for title in tokenized(made)]
+    assert job.shards() == anew(job, tmp_path)
+
+
+def test_another_vocabulary_encodes_the_stored_tokens_without_the_text(job):
+    job.build()
+    for text in (job.work / "parts").iterdir():
+        # A reader would notice: the text is not what its name tells.
+        text.write_bytes(b"x" * text.stat().st_size)
+    job.set("vocabulary", size=50)
+    made = job.build()
+    assert stages(made) == {"BuildVocabulary", "EncodePart"}
+    assert len(encoded(made)) == sum(len(job.parts(side)) for side in ("train", "valid", "test"))
+    assert made["BuildVocabulary"] == "size is 50, was 60"
+    assert {made[title] for title in encoded(made)} == {"vocabulary changed"}
+
+
+@pytest.fixture
+def folder(job):
+    """The corpus as a folder of three files."""
+    folder = job.folder / "corpus"
+    folder.mkdir()
+    for number in range(3):
+        write(folder / f"{number}.txt", job.lines[200 * number:200 * (number + 1)])
+    job.set("corpus", path=folder)
+    job.build()
+    return folder
+
+
+def test_a_file_added(job, folder, tmp_path):
+    before = set(job.parts())
+    write(folder / "3.txt", sentences(100, seed=9))
+    made = job.build()
+    # Nothing ended the last part but the end of the corpus, so it grows.
+    assert len(tokenized(made)) == len(set(job.parts()) - before)
+    assert len(before - set(job.parts())) <= 1
+    assert job.shards() == anew(job, tmp_path)
+
+
+def test_a_file_removed(job, folder, tmp_path):
+    before = set(job.parts())
+    (folder / "1.txt").unlink()
+    made = job.build()
+    assert len(tokenized(made)) == len(set(job.parts()) - before) <= 1
+    assert "1.txt is gone" in made["SplitCorpus"]
+    assert job.shards() == anew(job, tmp_path)
+
+
+def test_a_file_renamed_in_its_place(job, folder):
+    (folder / "1.txt").rename(folder / "1b.txt")
+    made = job.build()
+    assert stages(made) == {"SplitCorpus"}
+
+
+def test_lines_moved_between_files(job, folder, tmp_path):
+    before = job.parts()
+    # From the end of a file to the begin of the next: the same stream of sentences.
+    write(folder / "0.txt", job.lines[:190])
+    write(folder / "1.txt", job.lines[190:400])
+    assert stages(job.build()) == {"SplitCorpus"}
+    assert job.parts() == before
+    # From the middle of one to the middle of another: the part they leave and the one they enter.
+    write(folder / "0.txt", job.lines[:50] + job.lines[60:190])
+    write(folder / "2.txt", job.lines[400:500] + job.lines[50:60] + job.lines[500:])
+    made = job.build()
+    assert len(tokenized(made)) == len(set(job.parts()) - set(before)) <= 4
+    assert job.shards() == anew(job, tmp_path)
+
+
+def test_a_sentence_never_changes_side(job):
+    job.set("corpus", valid="", test="", valid_share=0.1, test_share=0.1)
+    job.build()
+
+    def sides():
+        return {line: side for side in ("train", "valid", "test") for part in job.parts(side)
+                for line in (job.work / "parts" / f"{part}.txt").read_text().splitlines()}
+
+    before = sides()
+    job.lines[100:200] = sentences(150, seed=8)
+    write(job.train, job.lines)
+    job.build()
+    after = sides()
+    both = before.keys() & after.keys()
+    assert len(both) >= 500 and all(before[line] == after[line] for line in both)
+
+
+MODEL = {"TrainModel", "EvaluatePerplexity"}
+SHARDS = {"BuildVocabulary", "EncodePart"} | MODEL
+
+
+@pytest.mark.parametrize("section, name, value, want", [
+    ("corpus", "sentences_per_part", 100, {"SplitCorpus", "TokenizePart"} | SHARDS),
+    ("corpus", "on_bad_line", "set_aside", {"SplitCorpus"}),
+    ("corpus", "max_line_bytes", 1000, {"SplitCorpus"}),
+    ("tokens", "lowercase", "false", {"TokenizePart"} | SHARDS),
+    ("vocabulary", "size", 50, SHARDS),
+    ("vocabulary", "minimum_count", 2, {"BuildVocabulary"}),  # the words stay the same
+    ("network", "num_units", 5, MODEL),
+    ("training", "rate", 0.5, MODEL),
+    ("training", "seed", 2, MODEL),
+    ("training", "checkpoint_minutes", 7, set()),
+    ("run", "workers", 3, set()),
+    ("run", "port", 9999, set()),
+])
+def test_a_setting_reruns_what_it_affects(job, section, name, value, want):
+    job.build(ROOT)
+    old = job.settings.get(section, {}).get(name)
+    job.set(section, **{name: value})
+    expected = known(job.why(ROOT))
+    made = job.build(ROOT)
+    assert stages(made) == want
+    reasons = [reason for reason in made.values() if f"{name} is {value}, was " in reason.replace(
+        "False", "false")]
+    assert bool(reasons) == bool(want), made
+    assert expected.items() <= made.items()
+    # Back again: all that was made with the former value is still there.
+    if old is not None:
+        job.set(section, **{name: old})
+        assert stages(job.build(ROOT)) <= {"EvaluatePerplexity"}
+
+
+def test_a_word_list_is_read_for_its_content(job):
+    words = job.folder / "words.txt"
+    write(words, ["word00", "word01", "word02"])
+    job.set("vocabulary", word_list=words)
+    job.build()
+    os.utime(words)
+    assert job.build() == {}
+    write(words, ["word00", "word01", "word03"])
+    made = job.build()
+    assert stages(made) == {"BuildVocabulary", "EncodePart"}
+    assert made["BuildVocabulary"] == "word_list changed"
+
+
+def test_code_of_another_format_makes_anew(job, monkeypatch):
+    job.build()
+    monkeypatch.setitem(tasks._FORMATS, "shards", 2)
+    made = job.build()
+    assert stages(made) == {"EncodePart"}
+    assert set(made.values()) == {"format is 2, was 1"}
+
+
+def damage(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def artifact_of(job, stage):
+    one = sorted((job.work / stage).rglob("*"))
+    return next(path for path in one if path.is_file() and path.suffix != ".jsonl")
+
+
+@pytest.mark.parametrize("harm", [damage, Path.unlink, lambda path: path.write_bytes(b"")],
+                         ids=["damaged", "gone", "empty"])
+@pytest.mark.parametrize("stage, want", [
+    ("corpus", {"SplitCorpus"}),
+    ("tokens", {"TokenizePart"}),
+    ("vocabulary", {"BuildVocabulary"}),
+    ("shards", {"EncodePart"}),
+    ("models", {"TrainModel"}),
+    ("report", {"EvaluatePerplexity"}),
+])
+def test_what_is_damaged_is_made_again(job, stage, want, harm):
+    job.build(ROOT)
+    before = results(job.work)
+    path = (job.work / "report" / "metrics.json" if stage == "report"
+            else next((job.work / "models").glob("*/model.h5")) if stage == "models"
+            else artifact_of(job, stage))
+    harm(path)
+    expected = known(job.why(ROOT))
+    made = job.build(ROOT)
+    assert stages(made) == want and len(made) == 1
+    assert str(path) in next(iter(made.values()))
+    assert expected == made
+    assert results(job.work) == before
+    assert job.build(ROOT) == {}
+
+
+def test_a_receipt_deleted_makes_its_artifact_again(job):
+    job.build(ROOT)
+    before = results(job.work)
+    for stage, want in (("corpus", "SplitCorpus"), ("tokens", "TokenizePart"),
+                        ("vocabulary", "BuildVocabulary"), ("shards", "EncodePart"),
+                        ("models", "TrainModel"), ("evaluation", "EvaluatePerplexity")):
+        sorted((job.work / "receipts" / stage).rglob("*.json"))[0].unlink()
+        made = job.build(ROOT)
+        assert stages(made) == {want} and list(made.values()) == ["it was never made"]
+        assert results(job.work) == before
+
+
+def test_a_part_that_is_gone_is_written_again(job):
+    job.build()
+    sorted((job.work / "parts").iterdir())[0].unlink()
+    assert job.build() == {"SplitCorpus": "the text of a part is gone"}
+    assert job.build() == {}
+
+
+def test_a_damaged_part_is_found_when_it_is_read_and_then_made_again(job):
+    job.root(tasks.SplitCorpus)
+    job.build(tasks.SplitCorpus)
+    part = job.work / "parts" / f"{job.parts()[0]}.txt"
+    damage(part)
+    with pytest.raises(DamagedFile, match=part.name):
+        job.build()
+    made = job.build()
+    assert made["SplitCorpus"] == "the text of a part is gone" and tokenized(made)
+    assert job.build() == {}
+
+
+def test_why_tells_what_comes_first_and_runs_nothing(job):
+    work = job.work
+    assert job.why(ROOT)["SplitCorpus"] == "it was never made"
+    assert results(work) == {}
+    job.build(ROOT)
+    job.lines[300] += " another"
+    write(job.train, job.lines)
+    before = results(work)
+    expected = job.why(ROOT)
+    assert expected["SplitCorpus"] == f"files: train: {job.train} changed"
+    assert set(expected.values()) == {expected["SplitCorpus"],
+                                      "depends on what the tasks above make"}
+    assert results(work) == before
+    made = job.build(ROOT)
+    assert made["SplitCorpus"] == expected["SplitCorpus"]
+    assert made["BuildVocabulary"] == "training parts: 1 new, 1 gone"
+
+
+def test_warm_start_is_asked_for_and_can_be_declined(job):
+    job.build(ROOT)
+    first = next((job.work / "models").glob("*/model.h5"))
+    job.lines[300] += " another"
+    write(job.train, job.lines)
+    job.build(ROOT)
+
+    def previous_of_new(known):
+        folder, = set((job.work / "models").iterdir()) - known
+        return json.loads((folder / "job.json").read_text())["previous"]
+
+    assert previous_of_new({first.parent}) == str(first)
+    known = set((job.work / "models").iterdir())
+    job.set("training", warm_start="false")
+    job.build(ROOT)
+    assert previous_of_new(known) is None
+
+
+def test_gc_removes_what_nothing_refers_to_and_only_that(job):
+    job.build(ROOT)
+    root = job.root(ROOT)
+    assert unreferenced(job.work, root) == []
+    old = results(job.work)
+    job.lines[300] += " another another another another another another"
+    write(job.train, job.lines)
+    job.build(ROOT)
+    keeper = job.work / "log"
+    keeper.mkdir()
+    (keeper / "mine.txt").write_text("not the job's")
+    now = results(job.work)
+    listed = unreferenced(job.work, job.root(ROOT))
+    # What was there before and is no part of a job that knows only the present corpus.
+    fresh, job.work = job.work, job.folder / "fresh"
+    job.set("training", warm_start="false")
+    job.build(tasks.EncodeCorpus)
+    needed = results(job.work)
+    job.work = fresh
+    job.set("training", warm_start="true")
+    data = ("corpus/", "parts/", "tokens/", "vocabulary/", "shards/")
+    removed = {str(path.relative_to(job.work)) for path, _ in listed}
+    assert {name for name in removed if name.startswith(data)} == {
+        name for name in {**old, **now} if name.startswith(data)} - set(needed)
+    assert all(size == path.stat().st_size for path, size in listed)
+    remove(path for path, _ in listed)
+    assert not any(path.exists() for path, _ in listed)
+    assert (keeper / "mine.txt").exists()
+    assert job.build(ROOT) == {} and job.why(ROOT) == {}
+    assert unreferenced(job.work, job.root(ROOT)) == []
+
+
+def test_a_corpus_that_is_gone_is_an_error_and_keeps_everything(job):
+    job.build()
+    before = results(job.work)
+    job.train.unlink()
+    with pytest.raises(UserError, match="there is no corpus"):
+        job.build()
+    assert results(job.work) == before
