@@ -97,8 +97,9 @@ def test_accumulates_in_place():
               for accumulator in accumulators]
     accumulate(hidden, targets.astype(np.int32))
     accumulate(hidden[:4], targets[:4].astype(np.int32))
-    expected = [1 + all_rows + some_rows for all_rows, some_rows in zip(
-        compute(hidden, targets.astype(np.int32)), compute(hidden[:4], targets[:4].astype(np.int32)))]
+    all_rows = compute(hidden, targets.astype(np.int32))
+    some_rows = compute(hidden[:4], targets[:4].astype(np.int32))
+    expected = [1 + first + second for first, second in zip(all_rows, some_rows)]
     for accumulator, total, address in zip(accumulators, expected, memory):
         value = accumulator.get_value(borrow=True, return_internal_type=True)
         np.testing.assert_allclose(value, total, rtol=1e-12)
