@@ -304,12 +304,30 @@ def _only_one_in(folder: Path) -> Iterator[None]:
 
 
 def _stop_requests(with_parent: bool) -> Callable[[], bool]:
-    """A function that tells whether SIGTERM or SIGINT came, or the parent process has gone."""
-    received = []
+    """A function that tells whether SIGTERM or SIGINT came, or the parent process has gone.
+
+    Until it is called for the first time a signal ends the process at once: compiling can take a
+    minute, and there is nothing to save yet.
+    """
+    received: list[int] = []
+    asked = False
     parent = os.getppid()
+
+    def request(number: int, _: object) -> None:
+        received.append(number)
+        if not asked:
+            print(json.dumps({"error": "the training was stopped before it began"}), flush=True)
+            sys.exit(128 + number)
+
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: received.append(True))
-    return lambda: bool(received) or (with_parent and os.getppid() != parent)
+        signal.signal(number, request)
+
+    def should_stop() -> bool:
+        nonlocal asked
+        asked = True
+        return bool(received) or (with_parent and os.getppid() != parent)
+
+    return should_stop
 
 
 def _reporter() -> Callable[[float, str], None]:

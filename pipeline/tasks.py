@@ -8,17 +8,21 @@ that came of it are still right.
 
 from __future__ import annotations
 
+import ctypes
 import functools
 import json
 import logging
+import multiprocessing
 import os
 import resource
+import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import luigi
+import luigi.rpc
 
 from model.files import DamagedFile, UserError, publish
 from model.vocabulary import Vocabulary, read_vocabulary, write_vocabulary
@@ -32,6 +36,8 @@ from pipeline.report import Sources, write_report
 from pipeline.training_page import TrainingPage
 
 logger = logging.getLogger("pipeline")
+
+_SET_PARENT_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of Linux's prctl
 
 # To be raised when the code of a stage makes other bytes from the same ingredients.
 _FORMATS = {"download": 1, "corpus": 1, "tokens": 1, "vocabulary": 1, "shards": 1, "model": 1,
@@ -128,10 +134,15 @@ class Stage(luigi.Task):
 
     def say(self, status: str, share: float | None = None) -> None:
         """Show a line, and the share that is done, in the Luigi visualiser."""
-        if self.set_status_message is not None:
-            self.set_status_message(status)
-        if self.set_progress_percentage is not None and share is not None:
-            self.set_progress_percentage(round(100 * share, 1))
+        try:
+            if self.set_status_message is not None:
+                self.set_status_message(status)
+            if self.set_progress_percentage is not None and share is not None:
+                self.set_progress_percentage(round(100 * share, 1))
+        except luigi.rpc.RPCError:
+            # The daemon is gone. What is being made does not need it, and trying again each time
+            # would hold it up.
+            self.set_status_message = self.set_progress_percentage = None
 
     def on_failure(self, exception: BaseException) -> str:
         """What the visualiser shows of a failure: the message where it explains itself."""
@@ -143,6 +154,19 @@ class Stage(luigi.Task):
     set_status_message: Callable[[str], None] | None = None
     set_progress_percentage: Callable[[float], None] | None = None
     set_tracking_url: Callable[[str], None] | None = None
+
+
+@Stage.event_handler(luigi.Event.START)
+def _end_with_worker(_: Stage) -> None:
+    """Let Linux kill a task's process when the worker that forked it is gone.
+
+    It would go on for as long as the task takes, and the next run would wait for it.
+    """
+    worker = multiprocessing.parent_process()
+    if worker is not None:
+        ctypes.CDLL(None).prctl(_SET_PARENT_DEATH_SIGNAL, signal.SIGKILL)
+        if os.getppid() != worker.pid:  # gone before this could be asked for
+            os.kill(os.getpid(), signal.SIGKILL)
 
 
 def _is_complete(task: luigi.Task, known: dict[str, bool]) -> bool:

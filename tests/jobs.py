@@ -1,5 +1,6 @@
 """Tiny jobs for the tests of the pipeline: a corpus, settings, and a working folder."""
 
+import contextlib
 import json
 import logging
 import os
@@ -194,10 +195,8 @@ def free_port():
 
 def kill_group(process):
     """End a process and all that it started in its group, at once."""
-    try:
+    with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
     process.wait()
     process.stdout.close()
 

@@ -1,0 +1,110 @@
+"""Kills a job at every one of its writes, each time in a process of its own, and runs it again.
+
+``python every.py data|training FOLDER``: a copy of the job is made for each moment by a fork, so
+that nothing is imported or compiled twice. Prints how many moments there were, as the last line.
+"""
+
+import os
+import signal
+import sys
+import traceback
+from pathlib import Path
+
+from sitecustomize import watch
+
+from tests import jobs
+
+
+def fork(function, *arguments):
+    """Call a function in a copy of this process; returns how the copy ended."""
+    process = os.fork()
+    if process == 0:
+        try:
+            function(*arguments)
+        except BaseException:
+            traceback.print_exc()
+            os._exit(1)
+        os._exit(0)
+    return os.waitpid(process, 0)[1]
+
+
+def kill_at_every_write(run, folder, results):
+    """Call ``run(folder / name)`` uninterrupted, and killed at each write and run again."""
+    assert fork(run, folder / "uninterrupted") == 0
+    expected = results(folder / "uninterrupted")
+    number = 0
+    while True:
+        work = folder / str(number)
+        ended = fork(killed, run, work, number)
+        if os.WIFEXITED(ended):
+            assert os.WEXITSTATUS(ended) == 0
+            assert results(work) == expected
+            return number
+        assert os.WTERMSIG(ended) == signal.SIGKILL
+        unfinished = sorted(work.rglob(".*.tmp"))
+        assert fork(run, work) == 0, f"after a kill at write {number}, {unfinished}"
+        assert results(work) == expected, f"after a kill at write {number}, {unfinished}"
+        number += 1
+
+
+def killed(run, work, number):
+    """Run, and die just before write `number`, from 0."""
+    left = number
+
+    def before(event):
+        nonlocal left
+        if left == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        left -= 1
+
+    watch(before)
+    run(work)
+
+
+def data(folder):
+    """The stages before the training, in one process."""
+    from model.files import sweep_temporaries
+
+    job = jobs.Job(folder, train=60)
+    jobs.write(job.valid, jobs.sentences(20, seed=2))
+    jobs.write(job.test, jobs.sentences(20, seed=3))
+
+    def run(work):
+        job.work = work
+        sweep_temporaries(work)
+        job.build()
+        assert not list(work.rglob(".*.tmp"))
+
+    return kill_at_every_write(run, folder, jobs.results)
+
+
+def training(folder):
+    """The training, with a checkpoint after every update."""
+    from model import training as module
+    from model.network import NetworkConfig
+    from model.vocabulary import read_vocabulary
+    from pipeline import settings, tasks
+
+    job = jobs.Job(folder, train=60)
+    job.set("training", max_epochs=1)
+    assert fork(job.build) == 0
+    encoded = job.root(tasks.EncodeCorpus)
+    vocabulary = read_vocabulary(encoded.requires().artifact().path)
+    network = NetworkConfig(**settings.values(settings.network))
+    config = module.TrainingConfig(**settings.training_values())
+    # Compiled once, here, and run only in copies of this process.
+    trainer = module.Trainer(network, config, len(vocabulary.words))
+    module.Trainer = lambda *_: trainer
+
+    def run(work):
+        module.train(module.TrainingJob(
+            folder=work / "models" / "model", vocabulary=vocabulary, network=network,
+            train_shards=[Path(path) for path in encoded.shard_files("train")],
+            valid_shards=[Path(path) for path in encoded.shard_files("valid")],
+            training=config, tokenization={}, source="", checkpoint_minutes=0))
+
+    return kill_at_every_write(run, folder, jobs.results)
+
+
+if __name__ == "__main__":
+    print({"data": data, "training": training}[sys.argv[1]](Path(sys.argv[2])))
