@@ -12,6 +12,7 @@ The environment variable ``PIPELINE_WORK`` names the working folder (default ``d
 from __future__ import annotations
 
 import ctypes
+import importlib
 import importlib.metadata
 import importlib.util
 import os
@@ -43,6 +44,9 @@ def _remedy_python() -> None:
         # distutils is gone from the standard library; setuptools brings its own copy, which
         # theano.gof.cmodule finds under the old name.
         import setuptools  # noqa: F401
+
+        # So is imp, of which the module that scan's rewrites of a graph import uses one function.
+        _module("imp", reload=importlib.reload)
     if sys.version_info >= (3, 11):
         # The C source of scan's loop that Theano ships includes longintrepr.h, gone in 3.11.
         # Without the module Theano takes its own loop in Python; each step stays compiled.
@@ -94,10 +98,21 @@ def _blas_flags() -> str | None:
         warnings.warn("the package scipy-openblas32 is missing: training works but is slower; "
                       "'make run' installs it", stacklevel=2)
         return None
+    if _is_amd_with_avx512():
+        # OpenBLAS does not know the newest of them and takes kernels of half the speed.
+        os.environ.setdefault("OPENBLAS_CORETYPE", "SkylakeX")
     folder, library = scipy_openblas32.get_lib_dir(), scipy_openblas32.get_library()
     ctypes.CDLL(str(Path(folder) / f"lib{library}.so"), mode=ctypes.RTLD_GLOBAL)
     return " ".join(f"-D{kind}{routine}_=scipy_{kind}{routine}_"
                     for routine in _BLAS_ROUTINES for kind in "sd")
+
+
+def _is_amd_with_avx512() -> bool:
+    try:
+        text = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return False
+    return "AuthenticAMD" in text and " avx512f " in text
 
 
 def _configure() -> None:

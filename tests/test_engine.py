@@ -39,8 +39,10 @@ def test_python_still_lacks_the_header_of_scan():
 
 
 @pytest.mark.skipif(sys.version_info < (3, 12), reason="older Pythons still have distutils")
-def test_python_still_lacks_distutils():
+def test_python_still_lacks_modules_that_theano_imports():
     assert not (Path(sysconfig.get_path("stdlib")) / "distutils").exists()
+    assert not (Path(sysconfig.get_path("stdlib")) / "imp.py").exists()
+    assert "import imp" in installed("Theano", "theano/tests/breakpoint.py").read_text()
     assert not installed("numpy", "numpy/distutils").exists()
 
 
