@@ -58,7 +58,7 @@ stop: setup ## Stop the Luigi daemon
 
 bench: ## Compare the speed of training with PyTorch's (installs PyTorch)
 	@./setup.sh bench
-	@exec $(venv_python) -m bench
+	@exec $(venv_python) -m benchmarks
 
 # The tests keep their own compile cache, so that they depend on nothing that a job has left.
 test check: export PIPELINE_WORK = data/test-work

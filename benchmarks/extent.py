@@ -1,0 +1,112 @@
+"""How much is measured: everything, or enough to see that the measuring works."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+# The comparison is one of libraries, not of machines: it stays the same on larger ones.
+THREADS = 2
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A network and one micro-batch for it.
+
+    Parameters
+    ----------
+    units : int
+        Hidden units of the one recurrent layer.
+    sentences, steps : int
+        Of the micro-batch.
+    vocabulary : int
+        Entries.
+    """
+
+    units: int
+    sentences: int
+    steps: int
+    vocabulary: int
+
+    @property
+    def tokens(self) -> int:
+        """Words to predict in the micro-batch."""
+        return self.sentences * self.steps
+
+    @property
+    def recurrent_operations(self) -> int:
+        """What a token needs in the recurrent layer, forward and backward: 24 units^2.
+
+        Three products (hidden states, their gradient, the weights' gradient) of 2 * units *
+        4 * units operations. A one-hot input needs none.
+        """
+        return 24 * self.units**2
+
+    @property
+    def softmax_operations(self) -> int:
+        """What a token needs in the softmax layer, forward and backward: 6 units vocabulary."""
+        return 6 * self.units * self.vocabulary
+
+
+@dataclass(frozen=True)
+class Extent:
+    """What is varied, and how often each figure is taken.
+
+    Parameters
+    ----------
+    units, sentences : tuple of int
+        Of the comparison: every pair of them.
+    steps, vocabulary : int
+        Of the comparison.
+    turns : int
+        Timings of each contender, of which the median counts.
+    seconds : float
+        Least length of one timing.
+    pause : float
+        Seconds between two timings: the threads of the process before go on waiting busily for
+        a while (up to 0.2 s in some OpenMP libraries).
+    cold : bool
+        Whether compilation is measured with an empty cache too.
+    growing_units, growing_sentences, growing_steps : tuple of int
+        What the fused network is timed with, one varied at a time.
+    middle : Shape
+        The values of those that are not varied.
+    corpora : tuple of int
+        Sentences of the synthetic corpora.
+    passes : int
+        Updates of the training pass over a corpus.
+    preparations : int
+        Times the largest corpus is prepared.
+    """
+
+    units: tuple[int, ...]
+    sentences: tuple[int, ...]
+    steps: int
+    vocabulary: int
+    turns: int
+    seconds: float
+    pause: float
+    cold: bool
+    growing_units: tuple[int, ...]
+    growing_sentences: tuple[int, ...]
+    growing_steps: tuple[int, ...]
+    middle: Shape
+    corpora: tuple[int, ...]
+    passes: int
+    preparations: int
+
+
+FULL = Extent(
+    units=(256, 512, 1024), sentences=(64, 128), steps=20, vocabulary=2000,
+    turns=7, seconds=1.0, pause=0.3, cold=True,
+    growing_units=(128, 256, 512, 1024, 2048),
+    growing_sentences=(1, 2, 4, 8, 16, 32, 64, 128, 256),
+    growing_steps=(5, 10, 20, 50, 100),
+    middle=Shape(units=512, sentences=64, steps=20, vocabulary=2000),
+    corpora=(10_000, 30_000, 100_000, 300_000, 1_000_000), passes=40, preparations=3)
+
+QUICK = Extent(
+    units=(16,), sentences=(4,), steps=3, vocabulary=50,
+    turns=2, seconds=0.01, pause=0.0, cold=False,
+    growing_units=(8, 16), growing_sentences=(1, 4), growing_steps=(2, 3),
+    middle=Shape(units=16, sentences=4, steps=3, vocabulary=50),
+    corpora=(300, 1000), passes=2, preparations=1)

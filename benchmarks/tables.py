@@ -1,0 +1,94 @@
+"""The figures as text, ratios first."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+
+def machine_table(machine: dict) -> str:
+    """What was measured on, in a few lines."""
+    packages = ", ".join(f"{name} {version}" for name, version in machine["packages"].items())
+    family, model = machine["processor_family_model"]
+    return (f"{machine['processor']} (family {family}, model {model}), {machine['cores']} cores, "
+            f"{machine['memory_gib']} GiB; {machine['system']}\n"
+            f"Python {machine['python']}, {packages}\n{machine['compiler']}")
+
+
+def comparison_table(result: dict) -> str:
+    """How many times the others' speed the fused network has, then the figures themselves."""
+    names = result["contenders"]
+    others = [name for name in names if name != "fused"]
+    shapes = result["shapes"]
+
+    def rows(figures: Iterable[Sequence[str]]) -> list[list[str]]:
+        return [[f"{shape['units']}", f"{shape['sentences']}", *row]
+                for shape, row in zip(shapes, figures)]
+
+    def each(key: str, form: str) -> list[list[str]]:
+        return rows([form.format(shape["results"][name][key]) for name in names]
+                    for shape in shapes)
+
+    parts = [
+        "Speed of fused as a multiple of the others', medians",
+        _aligned(["units", "sentences", *others],
+                 rows([f"{_speed(shape, 'fused') / _speed(shape, name):.2f}" for name in others]
+                      for shape in shapes)),
+        "Share of the rate of sgemm, over all products of a step",
+        _aligned(["units", "sentences", *names], each("share_of_sgemm", "{:.0%}")),
+        "Share of the rate of sgemm, over the products of the forward pass alone",
+        _aligned(["units", "sentences", *names], each("share_of_sgemm_forward", "{:.0%}")),
+        "Tokens per second",
+        _aligned(["units", "sentences", *names], each("tokens_per_second", "{:,.0f}")),
+        "Rate of sgemm, GFLOP/s",
+        _aligned(["units", "sentences", "all products", "forward"],
+                 rows([f"{shape['sgemm'][key]:.0f}" for key in ("gflops", "gflops_forward")]
+                      for shape in shapes)),
+        "Peak memory of the process, MB",
+        _aligned(["units", "sentences", *names], each("peak_memory_mb", "{:,.0f}")),
+    ]
+    if "torch-one-hot" not in names:
+        parts.append("PyTorch is not installed ('make bench' does): its columns are left out.")
+    return "\n".join(parts)
+
+
+def _speed(shape: dict, name: str) -> float:
+    return shape["results"][name]["tokens_per_second"]
+
+
+def compile_table(result: dict) -> str:
+    """Seconds until the functions are there; the cache of compiled code empty, or full."""
+    states = list(next(iter(result.values())))
+    table = _aligned(["seconds of import and compilation", *states],
+                     [[name, *(f"{seconds[state]:.1f}" for state in states)]
+                      for name, seconds in result.items()])
+    return table if "cold" in states else f"{table}\nA quick run leaves out cold compilation."
+
+
+def growth_table(result: dict) -> str:
+    """One line a point."""
+    parts = []
+    for name in ("units", "sentences", "steps"):
+        parts.append(_aligned([name, "tokens/s", "GFLOP/s", "MB"], [
+            [f"{p[name]}", f"{p['tokens_per_second']:,.0f}", f"{p['gflops']:.0f}",
+             f"{p['peak_memory_mb']:,.0f}"] for p in result[name]]))
+    parts.append(_aligned(
+        ["corpus, sentences", "text MB", "shards MB", "preparing s", "preparing MB",
+         "training MB"],
+        [[f"{p['sentences']:,}", f"{p['bytes'] / 1e6:.1f}", f"{p['shard_bytes'] / 1e6:.1f}",
+          f"{p['preparation_seconds']:.1f}", f"{p['preparation_peak_memory_mb']:,.0f}",
+          f"{p['training_peak_memory_mb']:,.0f}"] for p in result["corpus"]]))
+    return "\n".join(parts)
+
+
+def preparation_table(result: dict) -> str:
+    """One sentence."""
+    all_seconds = ", ".join(f"{seconds:.1f}" for seconds in result["all_seconds"])
+    return (f"{result['corpus']} ({result['bytes'] / 1e6:.0f} MB) to shards with "
+            f"{result['workers']} workers: {result['seconds']:.1f} s (median of {all_seconds}), "
+            f"at most {result['peak_memory_mb']:,.0f} MB")
+
+
+def _aligned(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    widths = [max(map(len, column)) for column in zip(head, *rows)]
+    return "\n".join("  " + "  ".join(cell.rjust(width) for cell, width in zip(row, widths))
+                     for row in [head, *rows]) + "\n"

@@ -1,0 +1,233 @@
+"""A process that does one thing at a time when asked to: ``python -m benchmarks.worker JOB``.
+
+It says in one line of JSON that it is ready, and then answers each line on standard input, a
+number of seconds, with a line of JSON.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.extent import THREADS, Shape
+from benchmarks.machine import peak_memory
+from benchmarks.sgemm import OpenBLAS, products
+from model.files import UserError
+
+# One training step; returns the summed loss.
+Step = Callable[[], float]
+
+_answers = sys.stdout
+
+
+def micro_batch(shape: Shape) -> tuple[np.ndarray, np.ndarray]:
+    """Inputs and targets (sentences, steps), int32: words as unevenly frequent as in a text."""
+    shares = 1 / np.arange(1, shape.vocabulary + 1)
+    words = np.random.default_rng(1).choice(
+        shape.vocabulary, (shape.sentences, shape.steps + 1), p=shares / shares.sum())
+    return (np.ascontiguousarray(words[:, :-1], np.int32),
+            np.ascontiguousarray(words[:, 1:], np.int32))
+
+
+def one_hot(indices: np.ndarray, vocabulary: int) -> np.ndarray:
+    """float32 (..., vocabulary)"""
+    dense = np.zeros((*indices.shape, vocabulary), np.float32)
+    np.put_along_axis(dense, indices[..., np.newaxis].astype(np.int64), 1, axis=-1)
+    return dense
+
+
+def theano_step(task: str, shape: Shape) -> tuple[dict, Step]:
+    """The function `accumulate` of training: loss, and gradients added to the accumulators.
+
+    Parameters
+    ----------
+    task : {"fused", "lookup-scan", "dense-scan"}
+        The inputs of the last are one-hot floats, made before the clock starts.
+    shape : Shape
+
+    Returns
+    -------
+    told : dict
+        Seconds of import and compilation.
+    step : function
+    """
+    started = time.perf_counter()
+    from model import engine  # noqa: F401  isort: skip
+    import lasagne
+    import theano
+    import theano.tensor as T
+
+    from model import native
+    from model.network import NetworkConfig, build_network, summed_loss
+    from model.updater import accumulate_gradients, create_accumulators
+
+    imported = time.perf_counter()
+    if task == "fused" and (reason := native.available()):
+        raise UserError(f"there is nothing to compare: {reason}")
+    lasagne.random.set_rng(np.random.RandomState(1))
+    recurrence = "fused" if task == "fused" else "scan"
+    network = build_network(NetworkConfig(shape.units, recurrence=recurrence), shape.vocabulary)
+    x = T.tensor3("inputs") if task == "dense-scan" else T.imatrix("inputs")
+    y = T.imatrix("targets")
+    loss = summed_loss(network, x, y)
+    accumulators = create_accumulators(network.parameters)
+    accumulate = theano.function([x, y], loss, updates=accumulate_gradients(
+        loss, network.parameters, accumulators, x.shape[0]))
+    compiled = time.perf_counter()
+
+    inputs, targets = micro_batch(shape)
+    if task == "dense-scan":
+        inputs = one_hot(inputs, shape.vocabulary)
+    told = {"import_seconds": imported - started, "compile_seconds": compiled - imported}
+    return told, lambda: float(accumulate(inputs, targets))
+
+
+def torch_step(task: str, shape: Shape) -> tuple[dict, Step]:
+    """PyTorch's LSTM with a softmax layer: loss, and gradients added to those of before.
+
+    Parameters
+    ----------
+    task : {"torch-one-hot", "torch-embedding"}
+        The first is the network of Theano's contenders, without peepholes and clipping, which
+        PyTorch's LSTM does not have; its inputs are one-hot floats, made before the clock
+        starts. The second has an embedding of `units` dimensions before the LSTM: another, larger
+        network, but what is usually written in PyTorch.
+    shape : Shape
+
+    Returns
+    -------
+    told : dict
+        Seconds of import, and PyTorch's BLAS.
+    step : function
+    """
+    started = time.perf_counter()
+    import torch
+    from torch import nn
+
+    torch.set_num_threads(THREADS)
+    torch.manual_seed(1)
+    told = {"import_seconds": time.perf_counter() - started,
+            "blas": torch.__config__.show()}
+    embedding: nn.Module
+    inputs, targets = micro_batch(shape)
+    if task == "torch-one-hot":
+        embedding, width = nn.Identity(), shape.vocabulary
+        x = torch.from_numpy(np.ascontiguousarray(one_hot(inputs.T, shape.vocabulary)))
+    else:
+        embedding, width = nn.Embedding(shape.vocabulary, shape.units), shape.units
+        x = torch.from_numpy(inputs.T.astype(np.int64))
+    lstm = nn.LSTM(width, shape.units)
+    softmax = nn.Linear(shape.units, shape.vocabulary)
+    y = torch.from_numpy(targets.T.astype(np.int64).ravel())
+
+    def step() -> float:
+        hidden, _ = lstm(embedding(x))
+        logits = softmax(hidden.reshape(-1, shape.units))
+        loss = nn.functional.cross_entropy(logits, y, reduction="sum")
+        loss.backward()
+        return float(loss.detach())
+
+    return told, step
+
+
+def time_step(make: Callable[[str, Shape], tuple[dict, Step]], job: dict) -> None:
+    """Answer with the seconds that a step takes, and the most memory it has taken."""
+    shape = Shape(**job["shape"])
+    told, step = make(job["task"], shape)
+    loss = step() / shape.tokens
+    if not math.isfinite(loss):
+        raise UserError(f"{job['task']} computes a loss of {loss}")
+    _say({**told, "loss": loss, "peak_memory_mb": peak_memory()})
+    for line in sys.stdin:
+        step()  # after the pause caches and threads are cold
+        started, count = time.perf_counter(), 0
+        while True:
+            step()
+            count += 1
+            elapsed = time.perf_counter() - started
+            if elapsed >= float(line):
+                break
+        _say({"seconds": elapsed / count, "peak_memory_mb": peak_memory()})
+
+
+def time_sgemm(job: dict) -> None:
+    """Answer with the rate of each product that a step needs, in operations per second."""
+    blas, wanted = OpenBLAS(), products(Shape(**job["shape"]))
+    _say({"blas": blas.description()})
+    for line in sys.stdin:
+        _say({product.name: blas.rate(product, float(line) / len(wanted)) for product in wanted})
+
+
+def compile_training(job: dict) -> None:
+    """Say how long a training takes until all its functions are there."""
+    started = time.perf_counter()
+    _trainer(job["vocabulary"])
+    _say({"seconds": time.perf_counter() - started})
+
+
+def training_pass(job: dict) -> None:
+    """Go through all windows of an epoch, train on some of them, and say the memory it took."""
+    from model.batches import epoch_windows
+    from model.shards import ShardReader
+    from model.vocabulary import read_vocabulary
+
+    vocabulary = read_vocabulary(Path(job["vocabulary"]))
+    shards = [Path(path) for path in job["shards"]]
+    sentences = sum(ShardReader(shards, vocabulary.digest).step_counts.values())
+    trainer, config = _trainer(len(vocabulary))
+    stride = max(1, math.ceil(sentences / config.window) // job["passes"])
+    updates = 0
+    for number, window in enumerate(epoch_windows(
+            shards, vocabulary.digest, seed=1, epoch=0, window=config.window,
+            micro_batch_sentences=config.micro_batch_sentences,
+            micro_batch_tokens=config.micro_batch_tokens,
+            shards_in_memory=config.shards_in_memory)):
+        if number % stride == 0:
+            for batch in window:
+                trainer.accumulate(batch.inputs, batch.targets)
+            trainer.apply()
+            updates += 1
+    _say({"sentences": sentences, "updates": updates, "peak_memory_mb": peak_memory()})
+
+
+def _trainer(vocabulary: int):
+    """The training that luigi.cfg describes, and its configuration."""
+    from model.network import NetworkConfig
+    from model.training import Trainer, TrainingConfig
+    from pipeline import settings
+
+    config = TrainingConfig(**settings.training_values())
+    return Trainer(NetworkConfig(**settings.values(settings.network)), config, vocabulary), config
+
+
+TASKS: dict[str, Callable[[dict], None]] = {
+    **dict.fromkeys(("fused", "lookup-scan", "dense-scan"), partial(time_step, theano_step)),
+    **dict.fromkeys(("torch-one-hot", "torch-embedding"), partial(time_step, torch_step)),
+    "sgemm": time_sgemm,
+    "compile-training": compile_training,
+    "training-pass": training_pass,
+}
+
+
+def _say(answer: dict) -> None:
+    _answers.write(json.dumps(answer) + "\n")
+    _answers.flush()
+
+
+if __name__ == "__main__":
+    # Whatever a library prints goes to standard error, not among the answers.
+    _answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    _job = json.loads(sys.argv[1])
+    try:
+        TASKS[_job["task"]](_job)
+    except UserError as error:
+        sys.exit(f"error: {error}")

@@ -1,0 +1,90 @@
+"""Processes that do one thing at a time when asked to: the side that asks."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from types import TracebackType
+
+from benchmarks.extent import THREADS, Shape
+from model.files import UserError
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+class Worker:
+    """A process of `benchmarks.worker`; a context manager that ends it.
+
+    Parameters
+    ----------
+    task : str
+        What it does: a name in `benchmarks.worker.TASKS`.
+    shape : Shape or None
+    compile_cache : path or None
+        Where Theano keeps compiled code; None for the usual place.
+    **more : str, int or list
+        What else the task needs.
+
+    Attributes
+    ----------
+    ready : dict
+        What it said when it was ready.
+
+    Raises
+    ------
+    UserError
+        When the process fails.
+    """
+
+    def __init__(self, task: str, shape: Shape | None = None, *,
+                 compile_cache: Path | None = None, **more: str | int | list[str]):
+        self.task = task
+        job = {"task": task, "shape": asdict(shape) if shape else None, **more}
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "benchmarks.worker", json.dumps(job)], cwd=REPOSITORY,
+            env=_environment(compile_cache), stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            text=True)
+        self.ready = self._answer()
+
+    def turn(self, seconds: float) -> dict:
+        """Let it work for at least so many seconds; what it says then."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(f"{seconds}\n")
+        self._process.stdin.flush()
+        return self._answer()
+
+    def _answer(self) -> dict:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line:
+            code = self._process.wait()
+            raise UserError(f"the benchmark's process for {self.task} ended with exit code {code}; "
+                            "its messages are above")
+        return json.loads(line)
+
+    def __enter__(self) -> Worker:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
+                 traceback: TracebackType | None) -> None:
+        assert self._process.stdin is not None and self._process.stdout is not None
+        self._process.stdin.close()  # it ends when there is nothing more to do
+        if error is not None:
+            self._process.kill()
+        self._process.wait()
+        self._process.stdout.close()
+
+
+def _environment(compile_cache: Path | None) -> dict[str, str]:
+    work = Path(os.environ.get("PIPELINE_WORK", "data/work")).resolve()
+    environment = {**os.environ, "PIPELINE_WORK": str(work)}
+    for library in ("OMP", "OPENBLAS", "MKL"):
+        environment[f"{library}_NUM_THREADS"] = str(THREADS)
+    if compile_cache is not None:
+        flags = [os.environ.get("THEANO_FLAGS", ""), f"base_compiledir={compile_cache}"]
+        environment["THEANO_FLAGS"] = ",".join(filter(None, flags))
+    return environment
