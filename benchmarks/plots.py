@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from pipeline.plots import Plots
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 _COLOURS = {"fused": "#3b82c4", "lookup-scan": "#7fb2de", "dense-scan": "#b9bec7",
             "torch-one-hot": "#d9771e", "torch-embedding": "#edb98a"}
@@ -27,16 +31,16 @@ class BenchmarkPlots(Plots):
               logarithmic: bool = False) -> None:
         shapes, contenders = result["shapes"], result["contenders"]
         places, width = np.arange(len(shapes)), 0.8 / len(contenders)
-        with self._axes(name, "units, sentences", ylabel, {}) as axes:
+        with self._axes(name, "units (above) and sentences", ylabel, {}) as axes:
             for number, contender in enumerate(contenders):
                 axes.bar(places + (number - (len(contenders) - 1) / 2) * width,
                          [scale * shape["results"][contender][key] for shape in shapes], width,
                          color=_COLOURS[contender], label=contender)
-            axes.set_xticks(places, [f"{shape['units']}, {shape['sentences']}"
+            axes.set_xticks(places, [f"{shape['units']}\n{shape['sentences']}"
                                      for shape in shapes])
             axes.grid(False, axis="x")
             if logarithmic:
-                axes.set_yscale("log")
+                _logarithmic(axes)
             axes.legend(ncols=2, fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1))
 
     def growth(self, result: dict) -> None:
@@ -64,8 +68,17 @@ class BenchmarkPlots(Plots):
             axes.set_xticks(x, [f"{value:,}" for value in x], minor=False)
             axes.minorticks_off()
             if logarithmic:
-                axes.set_yscale("log")
+                _logarithmic(axes)
             else:
                 axes.set_ylim(0, None)
             if len(lines) > 1:
                 axes.legend()
+
+
+def _logarithmic(axes: Axes) -> None:
+    from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
+
+    axes.set_yscale("log")
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.yaxis.set_major_formatter(EngFormatter(sep=""))
+    axes.yaxis.set_minor_formatter(NullFormatter())

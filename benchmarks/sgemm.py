@@ -89,10 +89,15 @@ class OpenBLAS:
                                 ctypes.c_int]
 
     def description(self) -> str:
-        """Version, processor kernels, and threads in use."""
-        describe = self._library.scipy_openblas_get_config
-        describe.restype = ctypes.c_char_p
-        return f"{describe().decode()}, {self._library.scipy_openblas_get_num_threads()} threads"
+        """Version, the processor whose kernels it has chosen, and threads in use."""
+        texts = []
+        for name in ("config", "corename"):
+            describe = self._library[f"scipy_openblas_get_{name}"]
+            describe.restype = ctypes.c_char_p
+            texts.append(describe().decode())
+        version = " ".join(texts[0].split()[:2])  # what follows is the processor of its makers
+        return (f"{version}, kernels for {texts[1]}, "
+                f"{self._library.scipy_openblas_get_num_threads()} threads")
 
     def rate(self, product: Product, seconds: float) -> float:
         """Operations per second of one product, repeated for at least so many seconds."""
