@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from benchmarks.workers import left_out
+
 _PACKAGES = ("Theano", "Lasagne", "numpy", "scipy-openblas32", "luigi", "polars", "torch")
 
 
@@ -24,6 +26,7 @@ def machine() -> dict:
         "system": platform.platform(),
         "python": platform.python_version(),
         "compiler": _first_line("g++", "--version"),
+        "settings_left_out": left_out(),
         "packages": {name: version for name in _PACKAGES if (version := _version(name))},
     }
 

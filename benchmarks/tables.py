@@ -9,9 +9,11 @@ def machine_table(machine: dict) -> str:
     """What was measured on, in a few lines."""
     packages = ", ".join(f"{name} {version}" for name, version in machine["packages"].items())
     family, model = machine["processor_family_model"]
+    ignored = " ".join(f"{key}={value}" for key, value in machine["settings_left_out"].items())
     return (f"{machine['processor']} (family {family}, model {model}), {machine['cores']} cores, "
             f"{machine['memory_gib']} GiB; {machine['system']}\n"
-            f"Python {machine['python']}, {packages}\n{machine['compiler']}")
+            f"Python {machine['python']}, {packages}\n{machine['compiler']}"
+            + (f"\nSettings of the environment that are left out: {ignored}" if ignored else ""))
 
 
 def comparison_table(result: dict) -> str:

@@ -79,9 +79,21 @@ class Worker:
         self._process.stdout.close()
 
 
+def left_out() -> dict[str, str]:
+    """Settings of BLAS libraries in the environment, which the workers do not get.
+
+    A processor type named by OPENBLAS_CORETYPE, say, can halve the rate of sgemm, and with it what
+    training is measured against: each library chooses for itself.
+    """
+    return {name: value for name, value in os.environ.items()
+            if name.startswith(("OPENBLAS_", "MKL_"))}
+
+
 def _environment(compile_cache: Path | None) -> dict[str, str]:
     work = Path(os.environ.get("PIPELINE_WORK", "data/work")).resolve()
-    environment = {**os.environ, "PIPELINE_WORK": str(work)}
+    ignored = left_out()
+    environment = {name: value for name, value in os.environ.items() if name not in ignored}
+    environment["PIPELINE_WORK"] = str(work)
     for library in ("OMP", "OPENBLAS", "MKL"):
         environment[f"{library}_NUM_THREADS"] = str(THREADS)
     if compile_cache is not None:

@@ -13,7 +13,7 @@ from benchmarks.extent import QUICK, Shape
 from benchmarks.machine import family_memory, machine, peak_memory
 from benchmarks.preparation import write_corpus
 from benchmarks.sgemm import FORWARD, OpenBLAS, combined_rate, products
-from benchmarks.tables import comparison_table
+from benchmarks.tables import comparison_table, machine_table
 from benchmarks.workers import Worker
 from model.files import UserError
 
@@ -128,6 +128,14 @@ def test_shorter_corpus_is_the_beginning_of_the_longer(tmp_path):
     words = [word for line in long for word in line.lower().split()[:-1]]
     shares = sorted((words.count(word) for word in set(words[:50])), reverse=True)
     assert shares[0] > 20 * shares[-1]
+
+
+def test_settings_of_blas_are_left_out_and_named(monkeypatch):
+    monkeypatch.setenv("OPENBLAS_CORETYPE", "Prescott")
+    assert "OPENBLAS_CORETYPE=Prescott" in machine_table(machine())
+    with Worker("sgemm", SHAPE) as worker:
+        assert "Prescott" not in worker.ready["blas"]
+        assert worker.turn(0.001).keys() == {product.name for product in products(SHAPE)}
 
 
 def test_failed_worker_is_reported(work):
