@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks import tables
+from benchmarks.breakdown import break_down
 from benchmarks.comparison import compare, compile_times
 from benchmarks.extent import FULL, QUICK, THREADS
 from benchmarks.growth import grow
@@ -19,7 +20,7 @@ from benchmarks.plots import BenchmarkPlots
 from benchmarks.preparation import time_preparation
 from model.files import UserError, publish
 
-SECTIONS = ("comparison", "compile", "growth", "preparation")
+SECTIONS = ("comparison", "breakdown", "compile", "growth", "preparation")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -57,6 +58,7 @@ def _measure(options: argparse.Namespace, folder: Path) -> None:
     scratch.mkdir(parents=True)
     measures: dict[str, Callable[[], dict]] = {
         "comparison": lambda: compare(extent, _say),
+        "breakdown": lambda: break_down(extent, _say),
         "compile": lambda: compile_times(extent, scratch, _say),
         "growth": lambda: grow(extent, scratch, _say),
         "preparation": lambda: time_preparation(corpus, max(extent.corpora), extent.preparations,

@@ -6,11 +6,12 @@ import ctypes
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
 from benchmarks.extent import Shape
+from model.blas import load_openblas
+from model.files import UserError
 
 _ROW_MAJOR, _AS_IT_IS, _TRANSPOSED = 101, 111, 112  # the values of the C interface of BLAS
 
@@ -79,10 +80,10 @@ class OpenBLAS:
     """The sgemm that Theano's compiled code calls, called without Theano."""
 
     def __init__(self):
-        import scipy_openblas32
-
-        folder, name = scipy_openblas32.get_lib_dir(), scipy_openblas32.get_library()
-        self._library = ctypes.CDLL(str(Path(folder) / f"lib{name}.so"))
+        library = load_openblas()
+        if library is None:
+            raise UserError("the package scipy-openblas32 is missing; 'make setup' installs it")
+        self._library = library
         self._sgemm = self._library.scipy_cblas_sgemm
         self._sgemm.argtypes = [*[ctypes.c_int] * 6, ctypes.c_float, ctypes.c_void_p, ctypes.c_int,
                                 ctypes.c_void_p, ctypes.c_int, ctypes.c_float, ctypes.c_void_p,

@@ -57,6 +57,16 @@ def _speed(shape: dict, name: str) -> float:
     return shape["results"][name]["tokens_per_second"]
 
 
+def breakdown_table(result: dict) -> str:
+    """A line a part."""
+    total = sum(part["milliseconds"] for part in result["parts"].values())
+    return (f"{result['units']} units, {result['sentences']} sentences of {result['steps']} steps\n"
+            + _aligned(["part", "ms", "share", "GFLOP/s"], [
+                [name, f"{part['milliseconds']:.1f}", f"{part['milliseconds'] / total:.0%}",
+                 f"{part['gflops']:.0f}" if "gflops" in part else ""]
+                for name, part in result["parts"].items()]))
+
+
 def compile_table(result: dict) -> str:
     """Seconds until the functions are there; the cache of compiled code empty, or full."""
     states = list(next(iter(result.values())))

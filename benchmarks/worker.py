@@ -11,9 +11,11 @@ import math
 import os
 import sys
 import time
+from collections import defaultdict
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -166,6 +168,41 @@ def time_sgemm(job: dict) -> None:
         _say({product.name: blas.rate(product, float(line) / len(wanted)) for product in wanted})
 
 
+def time_parts(job: dict) -> None:
+    """Answer with the seconds of each part of `accumulate`, and of `apply`."""
+    from model import native
+
+    spent: dict[str, float] = defaultdict(float)
+    call = native.call
+
+    def timed_call(name: str, *arguments: Any) -> None:
+        started = time.perf_counter()
+        call(name, *arguments)
+        spent[name] += time.perf_counter() - started
+
+    native.call = timed_call
+    shape = Shape(**job["shape"])
+    trainer, _ = _trainer(shape.vocabulary, num_units=shape.units, dropout=0.0)
+    inputs, targets = micro_batch(shape)
+    trainer.accumulate(inputs, targets)
+    trainer.apply()
+    _say({})
+    for line in sys.stdin:
+        spent.clear()
+        accumulate, apply, count = 0.0, 0.0, 0
+        while accumulate + apply < float(line):
+            started = time.perf_counter()
+            trainer.accumulate(inputs, targets)
+            accumulated = time.perf_counter()
+            trainer.apply()
+            accumulate += accumulated - started
+            apply += time.perf_counter() - accumulated
+            count += 1
+        rest = accumulate - sum(spent.values())
+        _say({name: seconds / count for name, seconds in
+              {**spent, "rest of accumulate": rest, "apply": apply}.items()})
+
+
 def compile_training(job: dict) -> None:
     """Say how long a training takes until all its functions are there."""
     started = time.perf_counter()
@@ -198,20 +235,22 @@ def training_pass(job: dict) -> None:
     _say({"sentences": sentences, "updates": updates, "peak_memory_mb": peak_memory()})
 
 
-def _trainer(vocabulary: int):
-    """The training that luigi.cfg describes, and its configuration."""
+def _trainer(vocabulary: int, **network: int | float):
+    """The training that luigi.cfg describes, `network` aside, and its configuration."""
     from model.network import NetworkConfig
     from model.training import Trainer, TrainingConfig
     from pipeline import settings
 
     config = TrainingConfig(**settings.training_values())
-    return Trainer(NetworkConfig(**settings.values(settings.network)), config, vocabulary), config
+    described = {**settings.values(settings.network), **network}
+    return Trainer(NetworkConfig(**described), config, vocabulary), config
 
 
 TASKS: dict[str, Callable[[dict], None]] = {
     **dict.fromkeys(("fused", "lookup-scan", "dense-scan"), partial(time_step, theano_step)),
     **dict.fromkeys(("torch-one-hot", "torch-embedding"), partial(time_step, torch_step)),
     "sgemm": time_sgemm,
+    "breakdown": time_parts,
     "compile-training": compile_training,
     "training-pass": training_pass,
 }

@@ -46,7 +46,7 @@ def main(arguments: list[str] | None = None) -> int:
                 report = {"damaged": str(error.path), "error": error.reason}
             else:
                 report = {"error": str(error)}
-            print(json.dumps(report), flush=True)
+            _tell(report)
         else:
             print(f"error: {error}", file=sys.stderr)
         return 1
@@ -170,7 +170,7 @@ def evaluate_command(options: argparse.Namespace) -> None:
     content = json.loads(options.job.read_text())
     checkpoint = read_checkpoint(content["model"])
     vocabulary = checkpoint.vocabulary
-    report = _reporter()
+    report, should_stop = _reporter(), _stop_requests(options.with_parent)
     report(0.0, "compiling the network")
     network = load_network(checkpoint)
     log_probabilities = compile_log_probabilities(network)
@@ -179,6 +179,8 @@ def evaluate_command(options: argparse.Namespace) -> None:
     result: dict = {"sets": {}}
     for name, reader in readers.items():
         def progress(share: float, name: str = name) -> None:
+            if should_stop():
+                raise UserError("the evaluation was stopped")
             report(share, f"scoring {name}")
 
         evaluation = evaluate(log_probabilities, reader, vocabulary, on_progress=progress)
@@ -190,6 +192,8 @@ def evaluate_command(options: argparse.Namespace) -> None:
     report(1.0, "counting pairs for the baselines")
     bigrams = Bigrams.count([Path(p) for p in content["train_shards"]], vocabulary)
     result["baselines"] = baselines(bigrams, readers["valid"], readers, vocabulary)
+    if should_stop():
+        raise UserError("the evaluation was stopped")
     with publish(content["output"]) as temporary:
         temporary.write_text(json.dumps(result, indent=1))
 
@@ -316,7 +320,7 @@ def _stop_requests(with_parent: bool) -> Callable[[], bool]:
     def request(number: int, _: object) -> None:
         received.append(number)
         if not asked:
-            print(json.dumps({"error": "the training was stopped before it began"}), flush=True)
+            _tell({"error": "stopped before it began"})
             sys.exit(128 + number)
 
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -344,9 +348,18 @@ def _reporter() -> Callable[[float, str], None]:
         last = now
         bar.n = min(100.0, 100 * share)
         bar.set_description_str(status)
-        print(json.dumps({"share": share, "status": status}), flush=True)
+        _tell({"share": share, "status": status})
 
     return report
+
+
+def _tell(report: dict) -> None:
+    """Print a line of JSON for the process that started this one, if it is still there."""
+    try:
+        print(json.dumps(report), flush=True)
+    except BrokenPipeError:
+        # It is gone, which ends this process too, but not here: there may be work to save.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ The environment variable ``PIPELINE_WORK`` names the working folder (default ``d
 
 from __future__ import annotations
 
-import ctypes
 import importlib
 import importlib.metadata
 import importlib.util
@@ -21,14 +20,14 @@ import types
 import warnings
 from pathlib import Path
 
+from model.blas import load_openblas
 from model.files import UserError
 
 # Scalar aliases that numpy 1.24 removed; Theano 1.0.5 and Lasagne 0.1 use them.
 _NUMPY_ALIASES = {"bool": bool, "int": int, "float": float, "object": object,
                   "complex": complex, "str": str}
 
-# The BLAS routines that Theano's generated code calls. The symbols of scipy-openblas32 carry the
-# prefix "scipy_", so that it can live beside the BLAS that numpy brings.
+# The BLAS routines that Theano's generated code calls.
 _BLAS_ROUTINES = ("gemm", "gemv", "ger", "dot", "axpy", "scal", "copy", "swap", "nrm2", "asum")
 
 
@@ -92,27 +91,12 @@ def _blas_flags() -> str | None:
     of linker flags does not allow. Returns None without the package: Theano then goes through
     numpy's own BLAS, which is right but 15 to 20 % slower.
     """
-    try:
-        import scipy_openblas32
-    except ImportError:
+    if load_openblas() is None:
         warnings.warn("the package scipy-openblas32 is missing: training works but is slower; "
                       "'make run' installs it", stacklevel=2)
         return None
-    if _is_amd_with_avx512():
-        # OpenBLAS does not know the newest of them and takes kernels of half the speed.
-        os.environ.setdefault("OPENBLAS_CORETYPE", "SkylakeX")
-    folder, library = scipy_openblas32.get_lib_dir(), scipy_openblas32.get_library()
-    ctypes.CDLL(str(Path(folder) / f"lib{library}.so"), mode=ctypes.RTLD_GLOBAL)
     return " ".join(f"-D{kind}{routine}_=scipy_{kind}{routine}_"
                     for routine in _BLAS_ROUTINES for kind in "sd")
-
-
-def _is_amd_with_avx512() -> bool:
-    try:
-        text = Path("/proc/cpuinfo").read_text()
-    except OSError:
-        return False
-    return "AuthenticAMD" in text and " avx512f " in text
 
 
 def _configure() -> None:

@@ -15,6 +15,9 @@ from model.vocabulary import Vocabulary
 # Micro-batches of the evaluation: enough rows for the matrix products, little memory.
 TOKENS_PER_BATCH = 8192
 
+# Where the exponential of a float overflows.
+_LARGEST_EXPONENT = 709.0
+
 
 @dataclass
 class Totals:
@@ -97,7 +100,10 @@ class Evaluation:
 
 def perplexity(log_probability: float, tokens: int) -> float:
     """Exponential of the mean negative log probability (natural) per token."""
-    return math.exp(-log_probability / tokens) if tokens else math.nan
+    if not tokens:
+        return math.nan
+    entropy = -log_probability / tokens
+    return math.exp(entropy) if entropy < _LARGEST_EXPONENT else math.inf
 
 
 def evaluate(log_probabilities: Callable[[np.ndarray, np.ndarray], np.ndarray],

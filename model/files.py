@@ -122,6 +122,7 @@ def _sync(path: Path) -> None:
 
 
 _SEAL_BYTES = 512  # the user block of an HDF5 file: the smallest that the format allows
+_GROWTH_BYTES = 1 << 20  # a file in memory grows by so much at a time
 
 
 @contextlib.contextmanager
@@ -147,11 +148,16 @@ def write_hdf5(path: str | os.PathLike) -> Iterator[h5py.File]:
     UserError
         When the directory or the disk does not take the file.
     """
-    with publish(path) as temporary:
-        with h5py.File(temporary, "w", libver="latest", userblock_size=_SEAL_BYTES) as file:
-            yield file
-        with open(temporary, "r+b") as raw:
-            raw.write(_seal_of(raw))
+    # HDF5 writes into memory: where the disk is full it may end the process, or leave a file that
+    # it cannot close.
+    with h5py.File(f"{path}", "w", driver="core", backing_store=False, block_size=_GROWTH_BYTES,
+                   libver="latest", userblock_size=_SEAL_BYTES) as file:
+        yield file
+        file.flush()
+        content = file.id.get_file_image()  # without the user block
+    with publish(path) as temporary, open(temporary, "wb") as raw:
+        raw.write(_seal(hashlib.sha256(content)))
+        raw.write(content)
 
 
 @contextlib.contextmanager
@@ -176,16 +182,18 @@ def check_hdf5(path: str | os.PathLike) -> None:
         seal = raw.read(_SEAL_BYTES)
         if not seal.startswith(b"sha256 "):
             raise DamagedFile(path, "it does not begin with the seal of a finished file")
-        raw.seek(0)
         if seal != _seal_of(raw):
             raise DamagedFile(path, "its bytes do not match its seal")
 
 
 def _seal_of(raw: BinaryIO) -> bytes:
-    """The user block for an open HDF5 file; leaves the file at its start."""
+    """The user block for an open HDF5 file."""
     digest = hashlib.sha256()
     raw.seek(_SEAL_BYTES)
     while block := raw.read(1 << 20):
         digest.update(block)
-    raw.seek(0)
+    return _seal(digest)
+
+
+def _seal(digest: hashlib._Hash) -> bytes:
     return f"sha256 {digest.hexdigest()}\n".encode().ljust(_SEAL_BYTES, b"\0")

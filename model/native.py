@@ -16,7 +16,7 @@ import numpy as np
 import theano
 from theano.gof.cmodule import GCC_compiler
 
-from model.files import publish
+from model.files import UserError, publish
 
 _SOURCE = Path(__file__).with_name("native.cpp")
 _DTYPES = {"float32": "float", "float64": "double"}
@@ -48,7 +48,7 @@ def _load() -> tuple[ctypes.CDLL | None, str | None]:
             return ctypes.CDLL(str(library)), None
         except subprocess.CalledProcessError as error:
             failure = error.stderr.strip()
-        except OSError as error:
+        except (OSError, UserError) as error:
             failure = str(error)
     return None, f"{compiler} could not compile {_SOURCE.name}: {failure[:500]}"
 

@@ -9,6 +9,7 @@ from model import engine  # noqa: F401  isort: skip
 import lasagne
 from lasagne.layers import DenseLayer, DimshuffleLayer, DropoutLayer, InputLayer, ReshapeLayer
 
+from model.files import UserError
 from model.layers import LSTMLayer, uses_native
 from model.softmax_op import softmax_crossentropy
 
@@ -42,6 +43,19 @@ class NetworkConfig:
     learn_init: bool = False
     dropout: float = 0.0
     recurrence: str = "fused"
+
+    def __post_init__(self):
+        if self.recurrence not in ("fused", "scan"):
+            raise UserError(f"[network] recurrence = {self.recurrence}: choose fused or scan")
+        for name in ("num_units", "num_layers"):
+            if getattr(self, name) < 1:
+                raise UserError(f"[network] {name} = {getattr(self, name)}: it must be positive")
+        if self.grad_clipping < 0:
+            raise UserError(f"[network] grad_clipping = {self.grad_clipping}: it must not be "
+                            "negative; 0 is for none")
+        if not 0 <= self.dropout < 1:
+            raise UserError(f"[network] dropout = {self.dropout}: it must be at least 0 and "
+                            "below 1")
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ import theano.tensor as T
 from model.batches import epoch_windows
 from model.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 from model.evaluation import evaluate
-from model.files import DamagedFile, UserError, publish
+from model.files import DamagedFile, UserError, check_hdf5, publish
 from model.network import Network, NetworkConfig, build_network, log_probabilities, summed_loss
 from model.shards import ShardReader
 from model.updater import (
@@ -97,6 +97,11 @@ class TrainingConfig:
                      "max_epochs", "validations_per_epoch", "patience", "shards_in_memory"):
             if getattr(self, name) <= 0:
                 raise UserError(f"[training] {name} = {getattr(self, name)}: it must be positive")
+        if self.max_minutes < 0:
+            raise UserError(f"[training] max_minutes = {self.max_minutes}: it must not be "
+                            "negative; 0 is for no bound")
+        if not 0 <= self.cooldown <= 1:
+            raise UserError(f"[training] cooldown = {self.cooldown}: it must be from 0 to 1")
 
 
 @dataclass(frozen=True)
@@ -284,7 +289,9 @@ def train(job: TrainingJob, *, should_stop: Callable[[], bool] = lambda: False,
     """Train to the end, or go on where an earlier run of the same training stopped.
 
     A training that is stopped at any moment and run again ends with the same parameters,
-    optimiser state and log, bit for bit, on the same machine with the same number of threads.
+    optimiser state and log, bit for bit, on the same machine with the same number of threads;
+    unless it is so slow that `max_minutes` and not `max_epochs` ends it, for then its length and
+    its rate depend on the clock.
 
     Parameters
     ----------
@@ -385,7 +392,8 @@ def train(job: TrainingJob, *, should_stop: Callable[[], bool] = lambda: False,
             by_time = position["updates"] < planned_updates
             position["finished"] = "max_minutes" if by_time else "max_epochs"
         due = position["updates"] % validate_every == 0 or position["finished"] is not None
-        if due and position["validated_at"] != position["updates"]:
+        never = position["finished"] is not None and position["best_perplexity"] is None
+        if never or due and position["validated_at"] != position["updates"]:
             validate()
             checkpoint(job.last)
             last_checkpoint = time.monotonic()
@@ -437,9 +445,26 @@ def train(job: TrainingJob, *, should_stop: Callable[[], bool] = lambda: False,
         on_progress(share_done(), _status(position, windows_per_epoch, loss / tokens,
                                           tokens / elapsed))
     log.sync()
+    _publish_best(job)
+    return job.model
+
+
+def _publish_best(job: TrainingJob) -> None:
+    """Make the best checkpoint the result; where it is damaged or gone, begin anew next time.
+
+    The last checkpoint is no way to get it back: it belongs to a training that has ended.
+    """
+    try:
+        check_hdf5(job.best)
+    except (FileNotFoundError, DamagedFile) as error:
+        for path in (job.best, job.last):
+            if path.exists():
+                os.replace(path, path.with_suffix(".damaged"))
+        fault = error.reason if isinstance(error, DamagedFile) else "it is gone"
+        raise DamagedFile(job.best, f"{fault}, and the training that it is the result of has "
+                                    "ended") from error
     with publish(job.model) as temporary:
         shutil.copyfile(job.best, temporary)
-    return job.model
 
 
 def _status(position: dict, windows_per_epoch: int, loss: float, speed: float) -> str:
@@ -518,9 +543,19 @@ class _Log:
         self._file = open(path, "a")  # noqa: SIM115
 
     def write(self, entry: dict) -> None:
-        self._file.write(json.dumps(entry) + "\n")
-        self._file.flush()
+        try:
+            self._file.write(json.dumps(entry) + "\n")
+            self._file.flush()
+        except OSError as error:
+            raise self._failure(error) from error
 
     def sync(self) -> None:
         """Make what is written so far survive a loss of power, before a checkpoint counts on it."""
-        os.fsync(self._file.fileno())
+        try:
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            raise self._failure(error) from error
+
+    def _failure(self, error: OSError) -> UserError:
+        return UserError(f"cannot write the log {self._file.name}: {error}. The last checkpoint "
+                         "is kept; the next run goes on from there.")

@@ -21,6 +21,9 @@ def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     if options.work:
         os.environ["PIPELINE_WORK"] = options.work
+    # Luigi would ask a proxy for the daemon.
+    for name in ("no_proxy", "NO_PROXY"):
+        os.environ[name] = ",".join(filter(None, [os.environ.get(name), "127.0.0.1"]))
     try:
         if getattr(options, "profile", None):
             _use_profile(options.profile)
@@ -85,13 +88,16 @@ def run_command(options: argparse.Namespace) -> int:
     with _only_one_run(work):
         for path in sweep_temporaries(work):
             print(f"removed {path}, left by a run that was killed", file=sys.stderr)
-        _log_to(work / "log" / "run.log")
+        with _writing(work):
+            _log_to(work / "log" / "run.log")
+        # Luigi's own lock is one for all working folders and users; ours is held already.
         arguments = ["WriteReport", "--working-folder", str(work), "--workers", str(workers),
-                     *_corpus_flags(options)]
+                     "--no-lock", *_corpus_flags(options)]
         if scheduler == "local":
             arguments += ["--local-scheduler"]
         else:
-            daemon.start(work, port)
+            if not daemon.start(work, port):
+                daemon.give_up_dead_tasks(work, port)
             arguments += ["--scheduler-host", daemon.ADDRESS, "--scheduler-port", str(port)]
             print(f"Luigi shows the tasks at {daemon.url(port)}", file=sys.stderr)
         code = 0
@@ -228,11 +234,9 @@ def _configured(options: argparse.Namespace) -> Iterator[None]:
 @contextlib.contextmanager
 def _only_one_run(work: Path) -> Iterator[None]:
     """Hold the working folder's lock; wait, and say so, while another run holds it."""
-    try:
+    with _writing(work):
         work.mkdir(parents=True, exist_ok=True)
         lock = open(work / ".lock", "a+")  # noqa: SIM115
-    except OSError as error:
-        raise UserError(f"cannot write in the working folder {work}: {error}") from error
     with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -241,10 +245,19 @@ def _only_one_run(work: Path) -> Iterator[None]:
             print(f"another run (process {lock.read().strip()}) is at work in {work}; waiting "
                   "until it ends", file=sys.stderr)
             fcntl.flock(lock, fcntl.LOCK_EX)
-        lock.truncate(0)
-        lock.write(f"{os.getpid()}\n")
-        lock.flush()
+        with _writing(work):
+            lock.truncate(0)
+            lock.write(f"{os.getpid()}\n")
+            lock.flush()
         yield
+
+
+@contextlib.contextmanager
+def _writing(work: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"cannot write in the working folder {work}: {error}") from error
 
 
 class _Brief(logging.Formatter):
@@ -262,13 +275,17 @@ def _log_to(path: Path) -> None:
     import luigi
 
     luigi.configuration.get_config().set("core", "no_configure_logging", "true")
+    # A log that cannot be written, because the disk is full, say, must not hide why.
+    logging.raiseExceptions = False
     path.parent.mkdir(parents=True, exist_ok=True)
     file = logging.FileHandler(path)
     file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     terminal = logging.StreamHandler()
     terminal.setFormatter(_Brief("%(message)s"))
     terminal.addFilter(
-        lambda record: record.name == "pipeline" or record.levelno >= logging.ERROR)
+        lambda record: record.name == "pipeline" or record.levelno >= logging.ERROR
+        # A warning only, but the run is over.
+        or record.getMessage().startswith("Will not run"))
     for name in ("luigi", "luigi-interface", "luigi.scheduler", "pipeline"):
         logger = logging.getLogger(name)
         logger.setLevel(logging.DEBUG if name != "luigi.scheduler" else logging.WARNING)

@@ -24,6 +24,10 @@ from model.files import UserError, publish
 _SETTLED_NANOSECONDS = 50_000_000
 
 
+_RECEIPT_KEYS = {"stage", "name", "path", "ingredients", "sha256", "identity", "seconds",
+                 "finished", "notes"}
+
+
 def fingerprint(ingredients: dict) -> str:
     """Digest of ingredients: 24 hexadecimal digits, the same for equal content."""
     text = json.dumps(ingredients, sort_keys=True, ensure_ascii=False)
@@ -73,7 +77,8 @@ class DigestCache:
             identity = _identity(path)
             cache = self._read()
             entry = cache.get(key)
-            if entry is None or entry["identity"] != identity:
+            if not isinstance(entry, dict) or entry.get("identity") != identity or (
+                    not isinstance(entry.get("sha256"), str)):
                 entry = {"identity": identity, "sha256": digest_file(path)}
                 settled = time.time_ns() - identity[1] > _SETTLED_NANOSECONDS
                 if settled and _identity(path) == identity:
@@ -98,9 +103,10 @@ class DigestCache:
 
     def _read(self) -> dict:
         try:
-            return json.loads(self._path.read_text())
+            cache = json.loads(self._path.read_text())
         except (OSError, ValueError):
             return {}
+        return cache if isinstance(cache, dict) else {}
 
 
 @dataclass(frozen=True)
@@ -177,12 +183,20 @@ class Artifact:
         try:
             identity = _identity(self.path)
             if identity != receipt["identity"]:
-                if digest_file(self.path) != receipt["sha256"]:
-                    return f"{self.path} is damaged: its bytes are not those that were made"
+                digest = digest_file(self.path)
+                if digest != receipt["sha256"]:
+                    return self._why_other_bytes(digest)
                 self._publish({**receipt, "identity": identity})
         except FileNotFoundError:
             return f"{self.path} is gone"
         return None
+
+    def _why_other_bytes(self, digest: str) -> str:
+        """Why the file is not what the receipt says: another run made it, or it is damaged."""
+        for other in receipts(self.work, self.stage, self.name):
+            if other["sha256"] == digest:
+                return "; ".join(_differences(other["ingredients"], self.ingredients))
+        return f"{self.path} is damaged: its bytes are not those that were made"
 
     def _publish(self, receipt: dict) -> None:
         with publish(self.receipt_path) as temporary:
@@ -199,9 +213,11 @@ def receipts(work: Path, stage: str = "*", name: str = "*") -> Iterator[dict]:
 
 def _read_receipt(path: Path) -> dict | None:
     try:
-        return json.loads(path.read_text())
+        receipt = json.loads(path.read_text())
     except (OSError, ValueError):
         return None
+    whole = isinstance(receipt, dict) and receipt.keys() >= _RECEIPT_KEYS
+    return receipt if whole else None
 
 
 def _differences(before: dict, now: dict) -> list[str]:

@@ -10,6 +10,7 @@ import sys
 import time
 import urllib.request
 from pathlib import Path
+from typing import Any
 
 from model.files import UserError, publish
 
@@ -77,6 +78,22 @@ def start(work: Path, port: int) -> bool:
                 "run with SCHEDULER=local")
         time.sleep(0.1)
     return True
+
+
+def give_up_dead_tasks(work: Path, port: int) -> None:
+    """Tell the daemon which tasks of a working folder run no more, because their worker is gone.
+
+    It would notice after minutes only, and until then give them to no other worker. To be called
+    while no run is at work in the folder.
+    """
+    from luigi.rpc import RemoteScheduler
+
+    scheduler: Any = RemoteScheduler(url(port))
+    for task_id, task in scheduler.task_list("RUNNING", "", limit=False).items():
+        # The extraction of the default corpus has no working folder, and does no harm twice.
+        if task["params"].get("working_folder", str(work)) == str(work):
+            scheduler.add_task(task_id=task_id, worker=task["worker_running"], status="FAILED",
+                               expl=json.dumps("its worker is gone"))
 
 
 def stop(work: Path, port: int) -> str:

@@ -466,5 +466,5 @@ def _open_archive(
         raise UserError(f"cannot read {archive}: {error.strerror}") from error
     except (EOFError, OSError, zlib.error, tarfile.TarError) as error:
         raise UserError(
-            f"{archive} is damaged or no .tar.gz file: {error}. Remove it to have it fetched again."
+            f"{archive} is damaged or no .tar.gz file: {error}. The next run fetches it again."
         ) from error

@@ -37,6 +37,7 @@ def unreferenced(work: Path, root: luigi.Task) -> list[tuple[Path, int]]:
             if artifact.stage == "models":
                 needed |= set(artifact.path.parent.iterdir())
         if isinstance(task, SplitCorpus):
+            needed.add(task.set_aside_file(task.artifact()))
             needed |= {task.part_file(part["digest"])
                        for parts in task.manifest().content["sides"].values() for part in parts}
     files = (path for folder in _FOLDERS for path in (work / folder).rglob("*"))

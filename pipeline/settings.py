@@ -6,6 +6,10 @@ import os
 from pathlib import Path
 
 import luigi
+import luigi.interface
+
+# A setting of Luigi's that Luigi takes for a mistake, and warns of.
+luigi.interface.core.ignore_unconsumed.add("rpc_retry_wait")
 
 DEFAULT_CORPUS = "data/kjv.txt"
 
@@ -13,10 +17,12 @@ DEFAULT_CORPUS = "data/kjv.txt"
 def work_folder() -> str:
     """The working folder: the environment variable ``PIPELINE_WORK``, or ``data/work``.
 
+    In full: the daemon may serve several checkouts, and must not take their tasks for the same.
+
     A variable and no setting, because Theano's compile cache follows it too, and is needed before
     any configuration is read.
     """
-    return os.environ.get("PIPELINE_WORK", "data/work")
+    return os.path.abspath(os.environ.get("PIPELINE_WORK", "data/work"))
 
 
 class corpus(luigi.Config):

@@ -8,6 +8,7 @@ that came of it are still right.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import functools
 import json
@@ -27,7 +28,7 @@ import luigi.rpc
 from model.files import DamagedFile, UserError, publish
 from model.vocabulary import Vocabulary, read_vocabulary, write_vocabulary
 from pipeline import settings
-from pipeline.artifacts import Artifact, DigestCache, fingerprint, receipts
+from pipeline.artifacts import Artifact, DigestCache, digest_file, fingerprint, receipts
 from pipeline.corpus import SIDES, corpus_files, split_corpus
 from pipeline.download import download, unpack
 from pipeline.kjv import extract_kjv
@@ -40,8 +41,8 @@ logger = logging.getLogger("pipeline")
 _SET_PARENT_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of Linux's prctl
 
 # To be raised when the code of a stage makes other bytes from the same ingredients.
-_FORMATS = {"download": 1, "corpus": 1, "tokens": 1, "vocabulary": 1, "shards": 1, "model": 1,
-            "evaluation": 2, "report": 1}
+_FORMATS = {"download": 1, "corpus": 1, "tokens": 2, "vocabulary": 1, "shards": 2, "model": 2,
+            "evaluation": 3, "report": 2}
 
 
 @functools.cache
@@ -144,6 +145,12 @@ class Stage(luigi.Task):
             # would hold it up.
             self.set_status_message = self.set_progress_percentage = None
 
+    def link(self, url: str) -> None:
+        """Show a link in the Luigi visualiser."""
+        if self.set_tracking_url is not None:
+            with contextlib.suppress(luigi.rpc.RPCError):
+                self.set_tracking_url(url)
+
     def on_failure(self, exception: BaseException) -> str:
         """What the visualiser shows of a failure: the message where it explains itself."""
         if isinstance(exception, UserError):
@@ -200,11 +207,19 @@ class DownloadCorpus(Stage):
     def make(self, artifact: Artifact) -> None:
         section = settings.download()
         archive = artifact.path.with_name("archive.tar.gz")
-        say = _throttled(lambda done: self.say(f"{done:,} bytes have arrived"))
-        download(self.url, archive, size=section.size or None, sha256=section.sha256 or None,
-                 progress=lambda done, _: say(done))
+
+        def say(done: int, total: int | None) -> None:
+            self.say(f"{done:,} bytes have arrived", done / total if total else None)
+
+        if not archive.is_file():  # or else an earlier run was ended while it unpacked
+            download(self.url, archive, size=section.size or None, sha256=section.sha256 or None,
+                     progress=_throttled(say))
         self.say("unpacking")
-        found = unpack(archive, artifact.path.parent)
+        try:
+            found = unpack(archive, artifact.path.parent)
+        except UserError:
+            archive.unlink(missing_ok=True)
+            raise
         if len(found) > 1:
             raise UserError(f"{self.url} holds {len(found)} files of sentences, "
                             f"{found[0].name} and others; name one that holds one")
@@ -281,6 +296,7 @@ class SplitCorpus(Stage):
         artifact = self.artifact()
         if artifact is not None:
             reason = artifact.reason() or "the text of a part is gone"
+            self.say(f"because {reason}")
             logger.info("%s: %s", self.title, reason)
         started = time.monotonic()
         section = settings.corpus()
@@ -290,7 +306,7 @@ class SplitCorpus(Stage):
         manifest = split_corpus(
             *self.inputs(),
             parts_folder=self.folder / "parts",
-            set_aside_file=self.folder / "set_aside.tsv",
+            set_aside_file=self.set_aside_file(artifact),
             format=section.format, on_bad_line=section.on_bad_line,
             valid_share=section.valid_share, test_share=section.test_share,
             sentences_per_part=section.sentences_per_part,
@@ -312,6 +328,11 @@ class SplitCorpus(Stage):
             raise UserError("the corpus is gone")
         return _read_manifest(artifact.path)
 
+    def set_aside_file(self, artifact: Artifact | None) -> Path:
+        """Where bad lines are set aside, if there are any."""
+        name = "unknown" if artifact is None else artifact.path.stem
+        return self.folder / "corpus" / f"{name}.set_aside.tsv"
+
     def part_file(self, digest: str) -> Path:
         """Where a part's text lies."""
         return self.folder / "parts" / f"{digest}.txt"
@@ -329,23 +350,28 @@ def _has_size(path: Path, size: int) -> bool:
         return False
 
 
-def _throttled(function: Callable[[float], None]) -> Callable[[float], None]:
+def _throttled(function: Callable[..., None]) -> Callable[..., None]:
     """Call a function at most once a second; a status for Luigi is a call over the network."""
     last = 0.0
 
-    def call(value: float) -> None:
+    def call(*values: float | None) -> None:
         nonlocal last
         if time.monotonic() - last >= 1:
             last = time.monotonic()
-            function(value)
+            function(*values)
 
     return call
 
 
 class TokenizePart(Stage):
-    """Stage 2: a part's sentences as indices into its own distinct types."""
+    """Stage 2: a part's sentences as indices into its own distinct types.
 
-    part = luigi.Parameter(description="digest of the part's text")
+    Luigi gives several parts at a time to one process, as a task with their digests joined:
+    importing polars takes a process longer than tokenizing a part does.
+    """
+
+    part = luigi.Parameter(batch_method=",".join, description="digest of the part's text")
+    max_batch_size = 8
 
     # It requires nothing: these tasks are known only when the corpus has been split, and looking
     # at all parts again for each of them would take seconds.
@@ -361,6 +387,18 @@ class TokenizePart(Stage):
 
         write_tokens(self.clone(SplitCorpus).part_file(self.part), artifact.path,
                      lowercase=settings.tokens().lowercase)
+
+    def is_whole(self) -> bool:
+        return all(Stage.is_whole(single) for single in self._singles())
+
+    def run(self) -> Iterator[Sequence[luigi.Task]]:
+        singles = self._singles()
+        for number, single in enumerate(singles):
+            self.say(f"tokenizing part {number + 1} of {len(singles)}", number / len(singles))
+            yield from Stage.run(single) or ()
+
+    def _singles(self) -> list[TokenizePart]:
+        return [self.clone(part=part) for part in self.part.split(",")]
 
 
 class BuildVocabulary(Stage):
@@ -380,7 +418,9 @@ class BuildVocabulary(Stage):
         }
         word_list = settings.vocabulary().word_list
         if word_list:
-            ingredients["word_list"] = _digests(self.folder).digest(_existing(word_list))
+            # Where it is missing make() says so.
+            ingredients["word_list"] = (_digests(self.folder).digest(Path(word_list))
+                                        if Path(word_list).is_file() else None)
         path = self.folder / "vocabulary" / f"{fingerprint(ingredients)}.tsv"
         return Artifact(self.folder, "vocabulary", "vocabulary", path, ingredients)
 
@@ -433,7 +473,8 @@ class EncodePart(Stage):
         from model.shards import write_shard
 
         vocabulary = self.clone(BuildVocabulary).vocabulary()
-        write_shard(self.requires().artifact().path, vocabulary, artifact.path)
+        write_shard(self.requires().artifact().path, vocabulary, artifact.path,
+                    part=self.part, **settings.values(settings.tokens))
 
 
 class EncodeCorpus(Stage):
@@ -489,40 +530,43 @@ class TrainModel(Stage):
 
     def make(self, artifact: Artifact) -> dict:
         shards = self.requires()
-        previous = _newest_model(self.folder) if settings.training().warm_start else None
+        network = settings.values(settings.network)
+        previous = _newest_model(self.folder, network) if settings.training().warm_start else None
         folder = artifact.path.parent
         job = {
             "folder": str(folder),
             "train_shards": shards.shard_files("train"),
             "valid_shards": shards.shard_files("valid"),
             "vocabulary": str(shards.requires().artifact().path),
-            "network": settings.values(settings.network),
+            "network": network,
             "training": settings.training_values(),
             "tokenization": settings.values(settings.tokens),
             "source": fingerprint(artifact.ingredients),
             "checkpoint_minutes": settings.training().checkpoint_minutes,
             "previous": str(previous) if previous else None,
         }
+        if previous:
+            logger.info("%s: it starts from the weights of %s", self.title, previous)
         page = self.folder / "report" / "training.html"
         with TrainingPage(folder / "log.jsonl", page) as shown:
             def say(status: str, share: float) -> None:
                 self.say(status, share)
                 shown.update(status, share)
 
-            if self.set_tracking_url is not None:
-                self.set_tracking_url(shown.url)
+            self.link(shown.url)
             run_model_command("train", job, folder / "job.json", say)
-        if self.set_tracking_url is not None:
-            # No browser follows it from the visualiser, but it says where the page lies.
-            self.set_tracking_url(page.resolve().as_uri())
+        # No browser follows it from the visualiser, but it says where the page lies.
+        self.link(page.resolve().as_uri())
         return {"previous": job["previous"]}
 
 
-def _newest_model(work: Path) -> Path | None:
-    """The model that was finished last and is still whole."""
+def _newest_model(work: Path, network: dict) -> Path | None:
+    """The model with weights of a network's shapes that was finished last and is still whole."""
+    shapes = ("num_units", "num_layers", "peepholes")
     for receipt in sorted(receipts(work, "models"), key=lambda r: r["finished"], reverse=True):
-        path = work / receipt["path"]
-        if Artifact(work, "models", "model", path, receipt["ingredients"]).is_whole():
+        path, ingredients = work / receipt["path"], receipt["ingredients"]
+        if all(ingredients["network"][name] == network[name] for name in shapes) and (
+                Artifact(work, "models", "model", path, ingredients).is_whole()):
             return path
     return None
 
@@ -552,10 +596,17 @@ class EvaluatePerplexity(Stage):
         return self.folder / "report" / "evaluation.json"
 
     def fault(self, artifact: Artifact) -> str | None:
-        return super().fault(artifact) or (
-            None if self.details.is_file() else f"{self.details} is gone")
+        fault = super().fault(artifact)
+        if fault is not None:
+            return fault
+        if not self.details.is_file():
+            return f"{self.details} is gone"
+        receipt = artifact.receipt()
+        if receipt is None or digest_file(self.details) != receipt["notes"]["details"]:
+            return f"{self.details} is not what belongs to {artifact.path}"
+        return None
 
-    def make(self, artifact: Artifact) -> None:
+    def make(self, artifact: Artifact) -> dict:
         model = self.requires()
         shards = model.requires()
         training = model.artifact().path
@@ -577,6 +628,7 @@ class EvaluatePerplexity(Stage):
         }
         with publish(artifact.path) as temporary:
             temporary.write_text(json.dumps(metrics, indent=1))
+        return {"details": digest_file(self.details)}
 
 
 class WriteReport(Stage):
@@ -606,9 +658,10 @@ class WriteReport(Stage):
             details = json.loads(evaluation.details.read_text())
         except ValueError as error:
             raise DamagedFile(evaluation.details, str(error)) from error
+        corpus = self.clone(SplitCorpus)
         made = [task.artifact() for task in all_needs(evaluation) if isinstance(task, Stage)]
         write_report(Sources(
-            manifest=self.clone(SplitCorpus).manifest().content,
+            manifest=corpus.manifest().content,
             vocabulary=vocabulary.vocabulary(),
             types_counts=count_types([part.artifact().path for part in vocabulary.parts()]),
             step_counts={side: ShardReader(shards.shard_files(side)).step_counts
@@ -617,7 +670,7 @@ class WriteReport(Stage):
             metrics=json.loads(evaluation.artifact().path.read_text()),
             evaluation=details,
             receipts=[receipt for each in made if each and (receipt := each.receipt())],
-            set_aside=self.folder / "set_aside.tsv",
+            set_aside=corpus.set_aside_file(corpus.artifact()),
         ), artifact.path)
 
 

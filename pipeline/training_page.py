@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import functools
 import http.server
+import logging
 import threading
 import time
 from pathlib import Path
 
 from pipeline.report import write_training_page
+
+logger = logging.getLogger("pipeline")
 
 # The page is written this often, and less often when that would take more than a fiftieth of
 # the time.
@@ -64,8 +67,11 @@ class TrainingPage:
             self._due = now + max(_SECONDS, _LEAST_REST * (now - started))
 
     def _write(self, refresh_seconds: int | None) -> None:
-        write_training_page(self._log, self._path, status=self._status, share=self._share,
-                            refresh_seconds=refresh_seconds)
+        try:
+            write_training_page(self._log, self._path, status=self._status, share=self._share,
+                                refresh_seconds=refresh_seconds)
+        except Exception as error:  # whatever it is, it must not end the training
+            logger.warning("the page %s could not be written: %s", self._path, error)
 
 
 class _Quiet(http.server.SimpleHTTPRequestHandler):

@@ -105,6 +105,19 @@ def test_growth_is_kept_beside_other_sections_and_plotted(work, monkeypatch, cap
     assert "corpus, sentences" in capsys.readouterr().out
 
 
+def test_breakdown_names_all_parts_of_a_step(work, monkeypatch, capsys):
+    monkeypatch.setattr("benchmarks.__main__.QUICK", replace(QUICK, turns=1))
+    assert main(["--quick", "--only", "breakdown"]) == 0
+    kept = json.loads((work / "bench" / "quick" / "bench.json").read_text())
+    parts = kept["breakdown"]["result"]["parts"]
+    products_of_a_step = {f"{layer}_{direction}" for layer in ("lstm", "softmax")
+                          for direction in ("forward", "backward", "weights")}
+    assert parts.keys() == {*products_of_a_step, "rest of accumulate", "apply"}
+    assert {name for name, part in parts.items() if part.get("gflops")} == products_of_a_step
+    assert all(part["milliseconds"] > 0 for part in parts.values())
+    assert "rest of accumulate" in capsys.readouterr().out
+
+
 def test_a_given_corpus_is_prepared(work, monkeypatch, capsys):
     write_corpus(work / "mine.txt", 200)
     assert main(["--quick", "--only", "preparation"]) == 0

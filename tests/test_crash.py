@@ -25,3 +25,185 @@ def test_a_kill_at_every_write(tmp_path, stages, least):
         cwd=REPOSITORY, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
     assert int(done.stdout.split()[-1]) >= least
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    """What a run that nothing disturbs leaves behind, and how many seconds it took."""
+    job = long_job(tmp_path_factory.mktemp("uninterrupted"))
+    job.run_local()  # once more below: with everything compiled
+    subprocess.run(["rm", "-r", str(job.work)], check=True)
+    started = time.monotonic()
+    job.run_local()
+    return results(job.work), time.monotonic() - started
+
+
+def long_job(folder):
+    """A job of which the training is a good part, with a checkpoint after every update."""
+    job = Job(folder / "job", train=200)
+    # Every job gets the same corpus under the same name: its place is among the ingredients.
+    place = Path(os.environ["PIPELINE_WORK"]).resolve() / "corpus of the crash tests"
+    place.mkdir(parents=True, exist_ok=True)
+    for side, path in (("path", job.train), ("valid", job.valid), ("test", job.test)):
+        kept = place / path.name
+        if not kept.exists() or kept.read_bytes() != path.read_bytes():
+            kept.write_bytes(path.read_bytes())
+        job.set("corpus", **{side: kept})
+    job.set("training", max_epochs=8)
+    job.set("run", port=free_port())
+    return job
+
+
+def test_a_kill_where_the_processes_hand_over(tmp_path, uninterrupted):
+    job = long_job(tmp_path)
+    # Each in turn kills the process that writes there: the training, the task, the evaluation.
+    for failpoint in (r"replace .*/receipts/shards/", r"fsync .*/\.best\.h5",
+                      r"replace .*/model\.h5$", r"replace .*/receipts/models/",
+                      r"fsync .*/\.evaluation\.json",
+                      r"replace .*/metrics\.json", r"replace .*/receipts/evaluation/",
+                      r"replace .*/report/index\.html", r"replace .*/receipts/report/"):
+        code, output = job.run("run", "--scheduler", "local", FAILPOINT=failpoint,
+                               PYTHONPATH=f"{REPOSITORY}:{FAILPOINTS}")
+        assert code not in (0, None), f"{failpoint}: {output}"
+    job.run_local()
+    assert results(job.work) == uninterrupted[0]
+    assert not list(job.work.rglob(".*.tmp"))
+
+
+def test_twenty_kills_at_random_moments(tmp_path, uninterrupted):
+    expected, duration = uninterrupted
+    moments = random.Random(4)
+    job = long_job(tmp_path)
+    kills = 0
+    try:
+        while kills < 20:
+            process = job.start("run")
+            time.sleep(moments.uniform(0, duration))
+            victim = moments.choice(["everything", "worker", "training", "daemon"])
+            if process.poll() is None and kill(victim, process, job.work):
+                kills += 1
+            # What is left comes to its end by itself, whether it fails or not.
+            output, _ = process.communicate(timeout=120)
+            if process.returncode == 0:
+                assert results(job.work) == expected, output
+                subprocess.run(["rm", "-r", *map(str, job.work.glob("[!l]*"))], check=True)
+        code, output = job.run("run")
+        assert code == 0, output
+        assert results(job.work) == expected
+    finally:
+        daemon.stop(job.work, int(job.settings["run"]["port"]))
+
+
+def kill(victim, process, work):
+    """Kill one process of a run, or its whole group; whether there was anything to kill."""
+    if victim == "everything":
+        os.killpg(process.pid, signal.SIGKILL)
+        return True
+    if victim == "worker":
+        process.kill()
+        return True
+    if victim == "daemon":
+        pid = work / "luigid" / "pid"
+        numbers = [int(pid.read_text())] if pid.exists() else []
+        numbers = [number for number in numbers if daemon._is_luigid(number)]
+    else:
+        numbers = [number for number, command in children(process.pid).items()
+                   if b"-m model" in command]
+    for number in numbers:
+        try:
+            os.kill(number, signal.SIGKILL)
+        except ProcessLookupError:
+            return False
+    return bool(numbers)
+
+
+def wait_for(condition, process, seconds=120):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def training_of(process):
+    return [number for number, command in children(process.pid).items()
+            if b"-m model train" in command]
+
+
+def has_ended(number):
+    """Whether a process is gone, or only its parent has not taken note of it yet."""
+    try:
+        return Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except FileNotFoundError:
+        return True
+
+
+def holds_open(number, name):
+    """Whether a process has a file of this name open."""
+    try:
+        files = [os.readlink(file) for file in Path(f"/proc/{number}/fd").iterdir()]
+    except OSError:
+        return False
+    return any(Path(file).name == name for file in files)
+
+
+def updates(work):
+    """How many updates the log of the training tells of."""
+    return sum(path.read_text().count("gradient_norm")
+               for path in work.glob("models/*/log.jsonl"))
+
+
+def test_sigterm_writes_a_checkpoint_and_stops(tmp_path, uninterrupted):
+    job = long_job(tmp_path)
+    job.set("training", checkpoint_minutes=60)
+    process = job.start("run", "--scheduler", "local")
+    wait_for(lambda: updates(job.work) > 0, process)
+    number, = training_of(process)
+    os.kill(number, signal.SIGTERM)
+    output, _ = process.communicate(timeout=10)
+    assert process.returncode != 0
+    assert "training stopped after" in output and "Traceback" not in output
+    assert list(job.work.glob("models/*/last.h5"))
+    assert not list(job.work.glob("models/*/model.h5"))
+    job.run_local()
+    assert results(job.work) == uninterrupted[0]
+
+
+def test_a_training_stops_when_its_worker_is_gone_and_the_next_waits_for_it(
+        tmp_path, uninterrupted):
+    job = long_job(tmp_path)
+    process = job.start("run", "--scheduler", "local")
+    wait_for(lambda: updates(job.work) > 2, process)
+    number, = training_of(process)
+    # Stopped, so that it is still there when the next run comes to its training.
+    os.kill(number, signal.SIGSTOP)
+    process.kill()
+    process.wait()
+    second = job.start("run", "--scheduler", "local")
+    # It opens the lock that the first one holds.
+    wait_for(lambda: any(holds_open(n, ".lock") for n in training_of(second)), second)
+    before = updates(job.work)
+    time.sleep(1)
+    assert updates(job.work) == before
+    os.kill(number, signal.SIGCONT)
+    output, _ = second.communicate(timeout=120)
+    assert second.returncode == 0, output
+    assert "another process is training in" in output
+    assert has_ended(number)
+    assert results(job.work) == uninterrupted[0]
+
+
+def test_a_worker_that_is_told_to_stop_leaves_nothing_running(tmp_path):
+    job = long_job(tmp_path)
+    process = job.start("run", "--scheduler", "local")
+    try:
+        wait_for(lambda: updates(job.work) > 2, process)
+        number, = training_of(process)
+        process.terminate()
+        process.wait(timeout=10)
+        deadline = time.monotonic() + 10
+        while not has_ended(number):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+    finally:
+        kill_group(process)

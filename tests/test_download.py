@@ -14,7 +14,9 @@ import pytest
 
 from model.files import UserError
 from pipeline import download as module
+from pipeline import tasks
 from pipeline.download import download, unpack
+from tests.jobs import Job, reset_settings
 
 CONTENT = bytes(range(256)) * 4000  # 1,024,000 bytes, so that a cut falls between blocks
 
@@ -370,6 +372,57 @@ def test_downloads_and_unpacks(server, fetch, tmp_path):
     server.cuts = [100]
     [path] = unpack(fetch(), tmp_path / "out")
     assert path.read_bytes() == SENTENCES
+
+
+@pytest.fixture
+def job(tmp_path):
+    yield Job(tmp_path / "job")
+    reset_settings()
+
+
+def corpus_task(job, url):
+    job.set("corpus", path=url)
+    return job.root(tasks.SplitCorpus)
+
+
+def test_the_task_fetches_the_corpus_through_cut_connections(server, job, tmp_path, monkeypatch):
+    lines = b"".join(b"%d\t%s\n" % (n, line.encode()) for n, line in enumerate(job.lines, 1))
+    server.content = make_archive(
+        tmp_path / "a.tar.gz", entry("eng/a-sentences.txt", lines)).read_bytes()
+    server.cuts = [1000, 2000]
+    monkeypatch.setattr("pipeline.download.time.sleep", lambda _: None)
+    corpus_task(job, server.url)
+    made = job.build(tasks.SplitCorpus)
+    assert made.keys() >= {"DownloadCorpus", "SplitCorpus"}
+    assert [request[0] for request in server.requests] == [None, "bytes=1000-", "bytes=3000-"]
+    assert job.root(tasks.SplitCorpus).manifest().sentences("train") == len(job.lines)
+    assert not list(job.work.rglob("archive*")), "the archive is of no use any more"
+    assert job.build(tasks.SplitCorpus) == {} and len(server.requests) == 3
+
+
+def test_the_task_goes_on_with_an_archive_that_has_arrived(server, job, tmp_path, monkeypatch):
+    server.content = make_archive(tmp_path / "a.tar.gz", *LEIPZIG).read_bytes()
+    corpus_task(job, server.url)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(tasks, "unpack", interrupt)
+        job.build(tasks.SplitCorpus)
+    job.build(tasks.SplitCorpus)
+    assert len(server.requests) == 1
+
+
+def interrupt(*_):
+    raise KeyboardInterrupt
+
+
+def test_the_task_fetches_a_damaged_archive_again(server, job, tmp_path):
+    whole = make_archive(tmp_path / "a.tar.gz", *LEIPZIG).read_bytes()
+    server.content = whole[:-20]
+    corpus_task(job, server.url)
+    with pytest.raises(UserError, match="is damaged .*fetches it again"):
+        job.build(tasks.SplitCorpus)
+    server.content = whole
+    job.build(tasks.SplitCorpus)
+    assert len(server.requests) == 2
 
 
 def test_long_names(tmp_path):

@@ -1,0 +1,246 @@
+"""The commands behind the make targets, each in a process of its own, on a tiny job."""
+
+import json
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from pipeline import daemon
+from tests.jobs import REPOSITORY, Job, free_port, kill_group, results, write
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A job that has been run once, and what the run printed."""
+    job = Job(tmp_path_factory.mktemp("finished") / "job", train=200)
+    return job, job.run_local()
+
+
+@pytest.fixture
+def job(tmp_path):
+    return Job(tmp_path / "job", train=200)
+
+
+def test_a_run_tells_why_and_what_came_of_it(finished):
+    job, output = finished
+    for stage in ("SplitCorpus", "TokenizePart", "BuildVocabulary", "EncodePart", "TrainModel",
+                  "EvaluatePerplexity", "WriteReport"):
+        assert f"{stage}" in output and "it was never made" in output
+    metrics = job.metrics()
+    for side in ("test", "valid"):
+        assert metrics[side].keys() >= {"perplexity", "perplexity_without_unk", "oov_rate",
+                                        "tokens", "sentences"}
+        assert f"{metrics[side]['perplexity']:,.2f}" in output
+    assert metrics["test"]["sentences"] == 60 and metrics["corpus"]["sentences"] == 320
+    assert metrics["vocabulary"]["size"] == 60
+    assert metrics["train"]["epochs"] == 2
+    assert metrics["train"]["updates"] == 2 * -(-200 // 16)
+    assert metrics["train"]["tokens_per_second"] > 0
+    report = job.work / "report" / "index.html"
+    assert str(report) in output and report.is_file()
+
+
+def test_an_unchanged_run_does_nothing(finished):
+    job, _ = finished
+    before = results(job.work)
+    for path in (job.train, job.valid, job.test):
+        os.utime(path)
+    output = job.run_local()
+    assert "TrainModel" not in output and "SplitCorpus" not in output
+    assert results(job.work) == before
+    assert job.run("why") == (0, "nothing has changed: a run would do nothing\n")
+
+
+def test_why_names_what_differs_and_runs_nothing(finished):
+    job, _ = finished
+    before = results(job.work)
+    job.set("training", rate=0.002)
+    try:
+        code, output = job.run("why")
+    finally:
+        job.set("training", rate=0.004)
+    assert code == 0
+    assert output.splitlines()[0] == "TrainModel: training: rate is 0.002, was 0.004"
+    assert results(job.work) == before
+
+
+def test_report_makes_the_report_again_and_nothing_else(finished):
+    job, _ = finished
+    before, page = results(job.work), job.work / "report" / "index.html"
+    made = page.stat().st_mtime_ns
+    code, output = job.run("report")
+    assert code == 0 and str(page) in output
+    assert page.stat().st_mtime_ns > made
+    assert results(job.work) == before
+
+
+def test_report_and_gc_want_a_complete_run(job):
+    for command in ("report", "gc"):
+        code, output = job.run(command)
+        assert code == 1 and "run first" in output and "Traceback" not in output
+
+
+def test_gc_lists_and_removes_what_nothing_needs(finished):
+    job, _ = finished
+    before = results(job.work)
+    old = job.work / "shards" / "old.h5"
+    old.write_bytes(b"12345")
+    code, output = job.run("gc")
+    assert code == 0
+    assert output.splitlines() == [f"{5:>14,}  {old}", "removed 1 files, 5 bytes"]
+    assert results(job.work) == before
+
+
+def test_the_tasks_can_be_run_by_luigi_itself(finished):
+    job, _ = finished
+    before = job.metrics()
+    (job.work / "report" / "metrics.json").unlink()
+    done = subprocess.run(
+        [sys.executable, "-m", "luigi", "--module", "pipeline", "EvaluatePerplexity",
+         "--local-scheduler", "--no-lock"], cwd=REPOSITORY, env=job.environment(),
+        capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert job.metrics() == before
+
+
+def test_a_profile_goes_before_the_settings(job):
+    code, output = job.run("why", "--profile", "none")
+    assert code == 1 and "there is no profile none; there are: million, reference" in output
+    job.run_local()
+    code, output = job.run("why", "--profile", "reference")
+    assert code == 0
+    assert "training: optimiser is adagrad, was adam" in output
+    assert "network: num_units is 4096, was 4" in output
+
+
+@pytest.mark.parametrize("section, values, message", [
+    ("corpus", {"path": "none.txt"}, "there is no corpus 'none.txt'"),
+    ("vocabulary", {"word_list": "none.txt"}, "word_list = none.txt: there is no such file"),
+    ("network", {"recurrence": "fusd"}, "recurrence = fusd: choose fused or scan"),
+    ("network", {"dropout": "1"}, "dropout = 1.0: it must be at least 0 and below 1"),
+    ("training", {"optimiser": "adamant"}, "optimiser = adamant: choose one of adagrad"),
+    ("training", {"cooldown": "-1"}, "cooldown = -1.0: it must be from 0 to 1"),
+])
+def test_a_wrong_setting_is_one_clear_error(job, section, values, message):
+    job.set(section, **values)
+    code, output = job.run("run", "--scheduler", "local")
+    assert code == 30
+    assert f"error: {message}" in output.replace("[network] ", "").replace(
+        "[training] ", "").replace("[vocabulary] ", "")
+    assert "Traceback" not in output
+    assert not (job.work / "models").exists() or not list(job.work.glob("models/*/model.h5"))
+
+
+def test_a_bad_line_stops_the_run_with_its_place_or_is_set_aside(job):
+    job.train.write_bytes(job.train.read_bytes() + b"caf\xe9 .\n")
+    code, output = job.run("run", "--scheduler", "local")
+    assert code == 30 and f"{job.train}, line 201, byte offset" in output
+    job.set("corpus", on_bad_line="set_aside")
+    job.run_local()
+    (table,) = job.work.glob("corpus/*.set_aside.tsv")
+    assert len(table.read_text().splitlines()) == 2
+    assert job.metrics()["corpus"]["set_aside"] == 1
+
+
+def test_a_working_folder_that_cannot_be_made(job, tmp_path):
+    (tmp_path / "file").write_text("no folder")
+    job.work = tmp_path / "file" / "work"
+    code, output = job.run("run", "--scheduler", "local")
+    assert code == 1 and f"cannot write in the working folder {job.work}" in output
+    assert "Traceback" not in output
+
+
+@pytest.mark.parametrize("limit", [300, 6_000])
+def test_a_full_disk_publishes_nothing_and_the_next_run_goes_on(job, limit):
+    """A bound on the size of files fails the same calls as a disk that is full."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "pipeline", "run", "--scheduler", "local"], cwd=REPOSITORY,
+        env=job.environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)))
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode not in (0, None), output
+    assert "cannot write" in output and "File too large" in output, output
+    assert "Traceback" not in output
+    assert not (job.work / "report" / "index.html").exists()
+    assert not list(job.work.rglob(".*.tmp"))
+    job.run_local()
+
+
+def test_two_runs_at_once(job):
+    first, second = (job.start("run", "--scheduler", "local") for _ in range(2))
+    outputs = [process.communicate(timeout=300)[0] for process in (first, second)]
+    assert [first.returncode, second.returncode] == [0, 0], outputs
+    waiting = [output for output in outputs if "another run (process" in output]
+    assert len(waiting) == 1
+    assert "TrainModel" not in waiting[0], "the second has nothing left to do"
+
+
+def listening(process):
+    """The addresses a process listens on, as the kernel writes them, IPv4 and IPv6."""
+    sockets = {os.readlink(file) for file in Path(f"/proc/{process}/fd").iterdir()
+               if file.is_symlink()}
+    found = []
+    for table in ("tcp", "tcp6"):
+        for line in Path(f"/proc/{process}/net/{table}").read_text().splitlines()[1:]:
+            fields = line.split()
+            if fields[3] == "0A" and f"socket:[{fields[9]}]" in sockets:
+                found.append(fields[1].split(":")[0])
+    return found
+
+
+def test_through_the_daemon(job, monkeypatch):
+    port = free_port()
+    job.set("run", port=port)
+    # A proxy would not find the daemon.
+    proxy = {"http_proxy": "http://127.0.0.1:9", "no_proxy": ""}
+    try:
+        assert job.run("status") == (0, f"no daemon answers on {daemon.url(port)}\n")
+        code, output = job.run("run", **proxy)
+        assert code == 0, output
+        assert daemon.url(port) in output
+        process = int((job.work / "luigid" / "pid").read_text())
+        assert listening(process) == ["0100007F"]
+        code, output = job.run("status", **proxy)
+        assert code == 0 and "done" in output
+        with urllib.request.urlopen(f"{daemon.url(port)}/metrics") as answer:
+            assert b"luigi" in answer.read()
+        code, output = job.run("daemon")
+        assert (code, output) == (0, f"luigid was listening already at {daemon.url(port)}\n")
+        assert job.run("stop") == (0, "the daemon has stopped\n")
+        assert not daemon.answers(port)
+        assert job.run("stop") == (0, "no daemon is running\n")
+    finally:
+        daemon.stop(job.work, port)
+
+
+def test_an_interrupted_run_says_so(job):
+    process = job.start("run", "--scheduler", "local")
+    try:
+        for line in process.stdout:
+            if "TokenizePart" in line:
+                break
+        os.killpg(process.pid, signal.SIGINT)
+        output, _ = process.communicate(timeout=60)
+        assert process.returncode not in (0, None), output
+    finally:
+        if process.poll() is None:
+            kill_group(process)
+
+
+def test_an_edit_trains_from_the_previous_model_and_says_so(finished, tmp_path):
+    original, _ = finished
+    job = Job(tmp_path / "job", train=200)
+    shutil.copytree(original.work, job.work)
+    write(job.train, [*job.lines, "word01 word02 word03"])
+    output = job.run_local()
+    assert "it starts from the weights of" in output
+    receipts = [json.loads(path.read_text())
+                for path in job.work.glob("receipts/models/model/*.json")]
+    assert sorted(bool(receipt["notes"]["previous"]) for receipt in receipts) == [False, True]
