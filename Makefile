@@ -7,6 +7,8 @@ WORK ?= data/work
 export PIPELINE_WORK = $(WORK)
 # Recipes read these from the environment, so that names with spaces and quotes stay whole.
 export CORPUS VALID TEST WORK PROFILE SCHEDULER WORKERS PYTHON
+# With it every process would compile all modules anew, for seconds: they are kept compiled.
+unexport PYTHONDONTWRITEBYTECODE
 
 venv_python := .venv/bin/python
 # exec: signals reach the job itself, and its exit status is the recipe's.
@@ -63,13 +65,16 @@ bench: ## Compare the speed of training with PyTorch's (installs PyTorch)
 # The tests keep their own compile cache, so that they depend on nothing that a job has left.
 test check: export PIPELINE_WORK = data/test-work
 
+# Two files of tests at a time: most of them wait for one core.
+pytest := $(venv_python) -m pytest -n 2 --dist loadfile
+
 test: setup ## Run the tests
-	@exec $(venv_python) -m pytest
+	@exec $(pytest)
 
 check: setup ## Run the linter, the type checker and the tests
 	@$(venv_python) -m ruff check .
 	@$(venv_python) -m mypy
-	@exec $(venv_python) -m pytest
+	@exec $(pytest)
 
 clean: ## Remove the environment and all caches; results stay
 	@rm -rf .venv build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis data/test-work

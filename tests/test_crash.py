@@ -49,7 +49,7 @@ def long_job(folder):
         if not kept.exists() or kept.read_bytes() != path.read_bytes():
             kept.write_bytes(path.read_bytes())
         job.set("corpus", **{side: kept})
-    job.set("training", max_epochs=8)
+    job.set("training", max_epochs=4)
     job.set("run", port=free_port())
     return job
 

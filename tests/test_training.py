@@ -2,15 +2,21 @@
 
 import json
 import math
+import shutil
+from types import SimpleNamespace
+
+from model import engine  # noqa: F401  isort: skip
 
 import h5py
+import lasagne
 import numpy as np
 import pytest
+import theano
 
 from model import training
 from model.checkpoint import read_checkpoint
 from model.files import DamagedFile, UserError
-from model.network import NetworkConfig
+from model.network import NetworkConfig, build_network
 from model.shards import ShardReader
 from model.training import Stopped, TrainingConfig, TrainingJob, train
 
@@ -156,6 +162,71 @@ def test_a_damaged_checkpoint_is_named_and_set_aside(tmp_path, corpus):
     assert not damaged.last.exists()
 
 
+@pytest.mark.parametrize("harm", ["gone", "damaged"])
+def test_a_lost_best_checkpoint_is_named_and_the_next_run_trains_anew(
+        tmp_path, corpus, uninterrupted, harm):
+    ended = job(tmp_path, corpus)
+    for name in ("best", "last", "log"):
+        shutil.copyfile(getattr(uninterrupted, name), getattr(ended, name))
+    if harm == "gone":
+        ended.best.unlink()
+    else:
+        ended.best.write_bytes(ended.best.read_bytes()[:-1])
+    with pytest.raises(DamagedFile, match="best.h5"):
+        train(ended)
+    assert not ended.model.exists()
+    train(ended)
+    assert ended.model.read_bytes() == uninterrupted.model.read_bytes()
+
+
+def test_a_stall_halves_the_rate_and_patience_ends_the_training(tmp_path, corpus, monkeypatch):
+    perplexities = iter([9.0, 8.0, 8.5, 8.0, 7.0, 7.5, 7.5, 7.5])
+
+    def evaluation(*_):
+        return SimpleNamespace(totals=SimpleNamespace(
+            figures=lambda: {"perplexity": next(perplexities)}))
+
+    monkeypatch.setattr(training, "evaluate", evaluation)
+    stalled = job(tmp_path, corpus, patience=3, max_epochs=9, cooldown=0.0, window=256)
+    train(stalled)
+    last = read_checkpoint(stalled.last)
+    assert last.position["finished"] == "stalled"
+    assert [entry["halvings"] for entry in last.history] == [0, 0, 1, 2, 2, 3, 4, 5]
+    assert read_checkpoint(stalled.model).position["best_perplexity"] == 7.0
+    halvings, rates = 0, []
+    for line in log_without_times(stalled.log):
+        halvings = line.get("halvings", halvings)
+        if "rate" in line:
+            rates.append((halvings, line["rate"]))
+    assert {rate / 0.5**halvings for halvings, rate in rates} == {CONFIG["rate"]}
+    assert len(set(rates)) == 5
+
+
+@pytest.mark.parametrize("optimiser", training.OPTIMISERS)
+def test_every_optimiser_goes_on_where_it_was_stopped(tmp_path, corpus, optimiser):
+    options = dict(optimiser=optimiser, rate=0.01, window=512, max_epochs=1)
+    with theano.configparser.change_flags(linker="py", optimizer="fast_compile"):
+        whole = job(tmp_path / "whole", corpus, NetworkConfig(3), **options)
+        train(whole)
+        stopped = job(tmp_path / "stopped", corpus, NetworkConfig(3), checkpoint_minutes=0.0,
+                      **options)
+        asked = iter(range(10**9))
+        with pytest.raises(Stopped):
+            train(stopped, should_stop=lambda: next(asked) == 100)
+        train(stopped)
+    assert stopped.model.read_bytes() == whole.model.read_bytes()
+    start, end = (read_checkpoint(whole.model).history[n]["validation_perplexity"]
+                  for n in (0, -1))
+    assert end < start
+
+
+def test_a_time_budget_that_is_not_met_changes_nothing(tmp_path, corpus, uninterrupted):
+    bounded = job(tmp_path, corpus, max_minutes=1000.0)
+    train(bounded)
+    for name, value in read_checkpoint(uninterrupted.model).parameters.items():
+        np.testing.assert_array_equal(read_checkpoint(bounded.model).parameters[name], value)
+
+
 def test_the_time_budget_ends_the_training_with_a_usable_model(tmp_path, corpus):
     short = job(tmp_path, corpus, max_minutes=1e-6)
     train(short)
@@ -174,6 +245,12 @@ def test_a_warm_start_carries_weights_over_by_word(tmp_path, corpus, uninterrupt
         for name, axis in (("lstm1.W_in_to_cell", 0), ("softmax.W", 1), ("softmax.b", 0)):
             np.testing.assert_array_equal(after.parameters[name].take(new, axis),
                                           before.parameters[name].take(old, axis))
+    lasagne.random.set_rng(np.random.RandomState(CONFIG["seed"]))
+    fresh = build_network(NetworkConfig(12), len(vocabulary)).parameters
+    W_in = next(p for p in fresh if p.name == "lstm1.W_in_to_cell").get_value()
+    np.testing.assert_array_equal(
+        after.parameters["lstm1.W_in_to_cell"][vocabulary.words.index("new")],
+        W_in[vocabulary.words.index("new")])
     np.testing.assert_array_equal(after.parameters["lstm1.W_hid_to_cell"],
                                   before.parameters["lstm1.W_hid_to_cell"])
     assert after.ancestry[0]["updates"] == before.position["updates"]
