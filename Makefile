@@ -65,8 +65,8 @@ bench: ## Compare the speed of training with PyTorch's (installs PyTorch)
 # The tests keep their own compile cache, so that they depend on nothing that a job has left.
 test check: export PIPELINE_WORK = data/test-work
 
-# Two files of tests at a time: most of them wait for one core.
-pytest := $(venv_python) -m pytest -n 2 --dist loadfile
+# Two files of tests at a time, for most tests use one core; the long ones not last.
+pytest := $(venv_python) -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test: setup ## Run the tests
 	@exec $(pytest)

@@ -90,7 +90,8 @@ class Job:
         """Run a task and what it needs; what was made and why, or the first error is raised."""
         root, made, errors = self.root(task), {}, []
         handler = logging.Handler()
-        handler.emit = lambda record: made.update([record.getMessage().split(": ", 1)])
+        # The first line of a task is the reason.
+        handler.emit = lambda record: made.setdefault(*record.getMessage().split(": ", 1))
         logger = logging.getLogger("pipeline")
         level, logger.level = logger.level, logging.INFO
         logger.addHandler(handler)

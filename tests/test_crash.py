@@ -78,7 +78,7 @@ def test_twenty_kills_at_random_moments(tmp_path, uninterrupted):
     try:
         while kills < 20:
             process = job.start("run")
-            time.sleep(moments.uniform(0, duration))
+            time.sleep(moments.uniform(0, duration / 2))
             victim = moments.choice(["everything", "worker", "training", "daemon"])
             if process.poll() is None and kill(victim, process, job.work):
                 kills += 1
