@@ -3,7 +3,8 @@
 // Written with GCC's vector extensions, so that one source serves every processor. BLAS is not
 // used: packed once, the recurrent weights serve all steps, the gates' arithmetic starts from
 // registers, and each thread takes its own sentences through all steps without waiting for the
-// others. On the shapes that occur a general sgemm is slower (see docs/performance.md).
+// others. On the shapes that occur a general sgemm, with the gates to be computed after it, is
+// slower (see docs/performance.md).
 //
 // All matrices are row-major; `ld` is the distance between rows. Arrays over steps have the axes
 // (steps, sentences, units). Gates are in the order in, forget, cell, out everywhere.
