@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import heapq
 import os
 import unicodedata
 from collections.abc import Iterable
@@ -36,8 +35,9 @@ def count_types(token_files: Iterable[str | os.PathLike]) -> tuple[list[str], np
     totals: dict[str, int] = {}
     for path in token_files:
         types, counts = read_types(path)
+        get = totals.get
         for word, count in zip(types, counts.tolist()):
-            totals[word] = totals.get(word, 0) + count
+            totals[word] = get(word, 0) + count
     return list(totals), np.fromiter(totals.values(), dtype=np.int64, count=len(totals))
 
 
@@ -72,8 +72,9 @@ def build_vocabulary(
     UserError
         When no word is left, or the word list is malformed (names the line).
     """
-    counts = dict(zip(types_counts[0], types_counts[1].tolist()))
+    types, all_counts = types_counts
     if word_list:
+        counts = dict(zip(types, all_counts.tolist()))
         chosen = {word: counts.get(word, 0) for word in _read_word_list(word_list)}
     else:
         if size <= len(SPECIALS):
@@ -81,14 +82,18 @@ def build_vocabulary(
                 f"the vocabulary size is {size}: it includes {', '.join(SPECIALS)} and must leave "
                 "room for words."
             )
-        frequent = ((word, count) for word, count in counts.items() if count >= minimum_count)
-        chosen = dict(heapq.nsmallest(size - len(SPECIALS), frequent, key=_order))
+        # Most words are too rare to be sorted.
+        room, least = size - len(SPECIALS), minimum_count
+        if len(all_counts) > room:
+            least = max(least, int(np.partition(all_counts, -room)[-room]))
+        frequent = [(types[n], int(all_counts[n])) for n in np.flatnonzero(all_counts >= least)]
+        chosen = dict(sorted(frequent, key=_order)[:room])
         if not chosen:
             raise UserError(
                 f"no word occurs {minimum_count} times or more in the training side: lower the "
                 "minimum count or give more text."
             )
-    outside = sum(counts.values()) - sum(chosen.values())
+    outside = int(all_counts.sum()) - sum(chosen.values())
     entries = {**chosen, UNKNOWN: outside, START: sentences, END: sentences}
     words, ordered_counts = zip(*sorted(entries.items(), key=_order))
     return Vocabulary(words, ordered_counts)
