@@ -175,9 +175,9 @@ def time_parts(job: dict) -> None:
     spent: dict[str, float] = defaultdict(float)
     call = native.call
 
-    def timed_call(name: str, *arguments: Any) -> None:
+    def timed_call(name: str, dtype: str, *arguments: Any) -> None:
         started = time.perf_counter()
-        call(name, *arguments)
+        call(name, dtype, *arguments)
         spent[name] += time.perf_counter() - started
 
     native.call = timed_call
