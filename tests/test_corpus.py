@@ -74,7 +74,7 @@ def read_parts(folder, manifest, side):
     parts = []
     for part in manifest["sides"][side]:
         content = (folder / f"{part['digest']}.txt").read_bytes()
-        assert hashlib.sha256(content).hexdigest() == part["digest"]
+        assert hashlib.sha256(content).hexdigest().startswith(part["digest"])
         assert len(content) == part["bytes"]
         assert content.count(b"\n") == part["sentences"]
         parts.append(content.decode().split("\n")[:-1])

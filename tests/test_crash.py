@@ -16,7 +16,7 @@ from tests.jobs import REPOSITORY, Job, children, free_port, kill_group, results
 FAILPOINTS = Path(__file__).parent / "failpoints"
 
 
-@pytest.mark.parametrize("stages, least", [("data", 40), ("training", 20)])
+@pytest.mark.parametrize("stages, least", [("data", 60), ("training", 40), ("report", 40)])
 def test_a_kill_at_every_write(tmp_path, stages, least):
     job = Job(tmp_path / "job")
     environment = job.environment(PYTHONPATH=f"{REPOSITORY}:{FAILPOINTS}")

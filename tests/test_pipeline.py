@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import resource
 import shutil
 import signal
@@ -11,6 +12,7 @@ import urllib.request
 from pathlib import Path
 
 import pytest
+from luigi.rpc import RemoteScheduler
 
 from pipeline import daemon
 from tests.jobs import REPOSITORY, Job, free_port, kill_group, results, write
@@ -112,7 +114,7 @@ def test_the_tasks_can_be_run_by_luigi_itself(finished):
 
 def test_a_profile_goes_before_the_settings(job):
     code, output = job.run("why", "--profile", "none")
-    assert code == 1 and "there is no profile none; there are: million, reference" in output
+    assert code == 1 and "there is no profile none; there are: large, million, reference" in output
     job.run_local()
     code, output = job.run("why", "--profile", "reference")
     assert code == 0
@@ -209,6 +211,15 @@ def test_through_the_daemon(job, monkeypatch):
         assert listening(process) == ["0100007F"]
         code, output = job.run("status", **proxy)
         assert code == 0 and "done" in output
+        shown = RemoteScheduler(daemon.url(port)).task_list("DONE", "", limit=False).values()
+        assert {task["name"] for task in shown} == {
+            "SplitCorpus", "TokenizePart", "BuildVocabulary", "EncodePart", "EncodeCorpus",
+            "TrainModel", "EvaluatePerplexity", "WriteReport"}
+        for task in shown:
+            assert not re.search("[0-9a-f]{17}", task["display_name"])
+            assert task["status_message"], task
+            # EncodeCorpus makes nothing of its own.
+            assert task["progress_percentage"] is not None or task["name"] == "EncodeCorpus"
         with urllib.request.urlopen(f"{daemon.url(port)}/metrics") as answer:
             assert b"luigi" in answer.read()
         code, output = job.run("daemon")

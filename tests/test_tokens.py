@@ -3,7 +3,7 @@
 import subprocess
 import sys
 import unicodedata
-from hashlib import blake2b, sha256
+from hashlib import blake2b
 
 import numpy as np
 import pytest
@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from model.files import DamagedFile, UserError, open_hdf5
 from model.tokenization import tokenize
+from pipeline.corpus import part_digest
 from pipeline.tokens import read_tokens, read_types, write_tokens
 
 VERSES = [
@@ -109,7 +110,7 @@ def test_indices_are_as_small_as_the_types_allow():
 
 def write_part(folder, sentences):
     text = "".join(f"{sentence}\n" for sentence in sentences).encode()
-    path = folder / f"{sha256(text).hexdigest()}.txt"
+    path = folder / f"{part_digest(text)}.txt"
     path.write_bytes(text)
     return path
 

@@ -1,10 +1,12 @@
 """Kills a job at every one of its writes, each time in a process of its own, and runs it again.
 
-``python every.py data|training FOLDER``: a copy of the job is made for each moment by a fork, so
-that nothing is imported or compiled twice. Prints how many moments there were, as the last line.
+``python every.py data|training|report FOLDER``: a copy of the job is made for each moment by a
+fork, so that nothing is imported or compiled twice. Prints how many moments there were, as the last
+line.
 """
 
 import os
+import shutil
 import signal
 import sys
 import traceback
@@ -28,13 +30,15 @@ def fork(function, *arguments):
     return os.waitpid(process, 0)[1]
 
 
-def kill_at_every_write(run, folder, results):
+def kill_at_every_write(run, folder, results, prepare=lambda work: None):
     """Call ``run(folder / name)`` uninterrupted, and killed at each write and run again."""
+    prepare(folder / "uninterrupted")
     assert fork(run, folder / "uninterrupted") == 0
     expected = results(folder / "uninterrupted")
     number = 0
     while True:
         work = folder / str(number)
+        prepare(work)
         ended = fork(killed, run, work, number)
         if os.WIFEXITED(ended):
             assert os.WEXITSTATUS(ended) == 0
@@ -48,7 +52,7 @@ def kill_at_every_write(run, folder, results):
 
 
 def killed(run, work, number):
-    """Run, and die just before write `number`, from 0."""
+    """Run, and die at write, sync or renaming `number`, from 0."""
     left = number
 
     def before(event):
@@ -106,5 +110,46 @@ def training(folder):
     return kill_at_every_write(run, folder, jobs.results)
 
 
+def report(folder):
+    """Evaluation and report, in one process, of a model that is there."""
+    from model import __main__ as commands
+    from model import inference
+    from model import training as module
+    from model.checkpoint import read_checkpoint
+    from model.files import publish, sweep_temporaries
+    from pipeline import tasks
+
+    job = jobs.Job(folder, train=60)
+    job.set("training", max_epochs=1)
+    assert fork(job.build, tasks.TrainModel) == 0
+    trained = job.work
+    # Compiled once, here, and run only in copies of this process.
+    model = job.root(tasks.TrainModel).artifact().path
+    network = inference.load_network(read_checkpoint(model))
+    functions = module.compile_log_probabilities(network), inference.compile_next_word(network)
+    inference.load_network = lambda checkpoint: network
+    module.compile_log_probabilities = lambda network: functions[0]
+    inference.compile_next_word = lambda network: functions[1]
+
+    def run_here(command, content, job_file, say):
+        with publish(job_file) as temporary:
+            temporary.write_text(commands.json.dumps(content))
+        assert commands.main([command, str(job_file)]) == 0
+
+    tasks.run_model_command = run_here
+
+    def run(work):
+        job.work = work
+        sweep_temporaries(work)
+        job.build(tasks.WriteReport)
+        assert not list(work.rglob(".*.tmp"))
+
+    def results(work):
+        plots = {path.name: path.read_bytes() for path in (work / "report" / "plots").glob("*.svg")}
+        return {**jobs.results(work), **plots}
+
+    return kill_at_every_write(run, folder, results, lambda work: shutil.copytree(trained, work))
+
+
 if __name__ == "__main__":
-    print({"data": data, "training": training}[sys.argv[1]](Path(sys.argv[2])))
+    print({"data": data, "training": training, "report": report}[sys.argv[1]](Path(sys.argv[2])))

@@ -1,16 +1,19 @@
 """Kills a process at a chosen moment of writing; Python imports this when it starts.
 
 Only processes that a test starts with this folder in PYTHONPATH see it. They die by SIGKILL just
-before they call `os.fsync` or `os.replace` where the environment variable FAILPOINT says so: it is
-a regular expression on "fsync PATH" or "replace PATH", where PATH is what is synced, or the new
-name.
+before they call `os.fsync` or `os.replace`, or half-way through handing bytes to the operating
+system, where the environment variable FAILPOINT says so: it is a regular expression on "fsync
+PATH", "replace PATH" or "write PATH", where PATH is what is synced, the new name, or the file that
+is written.
 """
 
+import builtins
+import io
 import os
 import re
 import signal
 
-_originals = {"fsync": os.fsync, "replace": os.replace}
+_originals = {"fsync": os.fsync, "replace": os.replace, "sendfile": os.sendfile, "open": open}
 
 
 def _path(argument):
@@ -18,7 +21,10 @@ def _path(argument):
 
 
 def watch(before):
-    """Call a function with a line on each sync and each renaming, before it happens."""
+    """Call a function with a line on each sync, renaming and write; of a write, half is done then.
+
+    Writes are those of files that Python opens by name to write or append.
+    """
     def fsync(descriptor):
         before(f"fsync {_path(descriptor)}")
         _originals["fsync"](descriptor)
@@ -27,7 +33,27 @@ def watch(before):
         before(f"replace {new}")
         _originals["replace"](old, new, **options)
 
-    os.fsync, os.replace = fsync, replace
+    class File(io.FileIO):
+        def write(self, data):
+            data = memoryview(data)
+            half = super().write(data[:len(data) // 2])
+            before(f"write {self.name}")
+            return half + super().write(data[half:])
+
+    def sendfile(out, source, offset, count):  # what shutil copies with
+        size = min(count, os.fstat(source).st_size)
+        half = _originals["sendfile"](out, source, offset, size // 2)
+        before(f"write {_path(out)}")
+        return half or _originals["sendfile"](out, source, offset, count)
+
+    def open(file, mode="r", buffering=-1, encoding=None, errors=None, newline=None, **others):
+        if isinstance(file, int) or not set(mode) & set("wax") or "+" in mode:
+            return _originals["open"](file, mode, buffering, encoding, errors, newline, **others)
+        buffer = io.BufferedWriter(File(file, mode.replace("b", "").replace("t", "")))
+        return buffer if "b" in mode else io.TextIOWrapper(buffer, encoding, errors, newline)
+
+    os.fsync, os.replace, os.sendfile = fsync, replace, sendfile
+    builtins.open = io.open = open
 
 
 def _kill_where(expression):
