@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from pathlib import Path
 
@@ -105,8 +106,13 @@ class run(luigi.Config):
 
 
 def values(section: type[luigi.Config]) -> dict:
-    """A section's values by name, as JSON can hold them."""
-    return dict(section().param_kwargs)
+    """A section's values by name, as JSON can hold them; read once in a process."""
+    return dict(_values(section))
+
+
+@functools.cache
+def _values(section: type[luigi.Config]) -> dict:
+    return section().param_kwargs
 
 
 def training_values() -> dict:

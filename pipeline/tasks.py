@@ -93,6 +93,12 @@ class Stage(Shown):
     working_folder = luigi.Parameter(default=settings.work_folder(),
                            description="working folder: where everything that is made lies")
 
+    @classmethod
+    @functools.cache
+    def get_params(cls) -> list[tuple[str, luigi.Parameter]]:
+        """Luigi's own list, kept: it goes through the whole class each time a task is named."""
+        return super().get_params()
+
     @property
     def folder(self) -> Path:
         """The working folder."""
@@ -372,15 +378,34 @@ def _throttled(function: Callable[..., None]) -> Callable[..., None]:
     return call
 
 
-class TokenizePart(Stage):
-    """Stage 2: a part's sentences as indices into its own distinct types.
+class PartStage(Stage):
+    """A stage that makes one artifact for each part of the corpus.
 
     Luigi gives several parts at a time to one process, as a task with their digests joined:
-    importing polars takes a process longer than tokenizing a part does.
+    starting the process takes longer than a part does.
     """
 
     part = luigi.Parameter(batch_method=",".join, description="digest of the part's text")
     max_batch_size = 8
+    doing: str  # for the status line
+
+    def is_whole(self) -> bool:
+        return all(Stage.is_whole(single) for single in self._singles())
+
+    def run(self) -> Iterator[Sequence[luigi.Task]]:
+        singles = self._singles()
+        for number, single in enumerate(singles):
+            self.say(f"{self.doing} part {number + 1} of {len(singles)}", number / len(singles))
+            yield from Stage.run(single) or ()
+
+    def _singles(self) -> list[PartStage]:
+        return [self.clone(part=part) for part in self.part.split(",")]
+
+
+class TokenizePart(PartStage):
+    """Stage 2: a part's sentences as indices into its own distinct types."""
+
+    doing = "tokenizing"
 
     # It requires nothing: these tasks are known only when the corpus has been split, and looking
     # at all parts again for each of them would take seconds.
@@ -396,18 +421,6 @@ class TokenizePart(Stage):
 
         write_tokens(self.clone(SplitCorpus).part_file(self.part), artifact.path,
                      lowercase=settings.tokens().lowercase)
-
-    def is_whole(self) -> bool:
-        return all(Stage.is_whole(single) for single in self._singles())
-
-    def run(self) -> Iterator[Sequence[luigi.Task]]:
-        singles = self._singles()
-        for number, single in enumerate(singles):
-            self.say(f"tokenizing part {number + 1} of {len(singles)}", number / len(singles))
-            yield from Stage.run(single) or ()
-
-    def _singles(self) -> list[TokenizePart]:
-        return [self.clone(part=part) for part in self.part.split(",")]
 
 
 class BuildVocabulary(Stage):
@@ -474,18 +487,18 @@ def _existing(path: str) -> Path:
     return Path(path)
 
 
-class EncodePart(Stage):
+class EncodePart(PartStage):
     """Stage 4: a part as a shard of one-hot rows, sorted by length."""
 
-    part = luigi.Parameter(description="digest of the part's text")
+    doing = "encoding"
     vocabulary = luigi.Parameter(description="digest of the vocabulary's words, in order")
 
-    def requires(self) -> TokenizePart:
+    def requires(self) -> list[TokenizePart]:
         # Not the vocabulary, though it is read: as for the tokens.
-        return self.clone(TokenizePart)
+        return [self.clone(TokenizePart, part=part) for part in self.part.split(",")]
 
     def artifact(self) -> Artifact:
-        tokens = self.requires()
+        tokens, = self.requires()
         ingredients = {"format": _FORMATS["shards"],
                        "tokens": fingerprint(tokens.artifact().ingredients),
                        "vocabulary": self.vocabulary}
@@ -495,8 +508,9 @@ class EncodePart(Stage):
     def make(self, artifact: Artifact) -> None:
         from model.shards import write_shard
 
+        tokens, = self.requires()
         vocabulary = self.clone(BuildVocabulary).vocabulary()
-        write_shard(self.requires().artifact().path, vocabulary, artifact.path,
+        write_shard(tokens.artifact().path, vocabulary, artifact.path,
                     part=self.part, **settings.values(settings.tokens))
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import luigi
 import numpy as np
 
-from pipeline import tasks
+from pipeline import settings, tasks
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -83,7 +83,9 @@ class Job:
                 config.set(section, name, value)
         # One process, so that a debugger, and a replaced function, reach everything.
         config.set("worker", "force_multiprocessing", "false")
-        tasks._digests.cache_clear()  # every run looks at the corpus anew
+        # Every run looks at settings and corpus anew.
+        settings._values.cache_clear()
+        tasks._digests.cache_clear()
         return task(working_folder=str(self.work))
 
     def build(self, task=tasks.EncodeCorpus):
