@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import itertools
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -84,8 +85,8 @@ class Vocabulary:
 
     def encode(self, words: Iterable[str]) -> np.ndarray:
         """The indices of words, of `<unk>` for those outside: int32 (words,)."""
-        indices, unknown = self._indices, self.unknown
-        return np.array([indices.get(word, unknown) for word in words], dtype=np.int32)
+        indices = map(self._indices.get, words, itertools.repeat(self.unknown))
+        return np.fromiter(indices, dtype=np.int32)
 
 
 def write_vocabulary(vocabulary: Vocabulary, path: str | os.PathLike) -> None:

@@ -451,25 +451,21 @@ class BuildVocabulary(Stage):
 
         section = settings.vocabulary()
         vocabulary = build_vocabulary(
-            self.types_counts(self.say),
+            self.types(self.say),
             self.requires().manifest().sentences("train"),
             size=section.size, minimum_count=section.minimum_count,
             word_list=_existing(section.word_list) if section.word_list else None)
         write_vocabulary(vocabulary, artifact.path)
 
-    def types_counts(self, say: Callable[..., None]) -> tuple[list[str], np.ndarray]:
-        """The words of the training side and their counts; progress goes to `say`."""
-        from pipeline.vocabulary import count_types
+    def types(self, say: Callable[..., None]) -> list[tuple[list[str], np.ndarray]]:
+        """The words of each training part and their counts; progress goes to `say`."""
+        from pipeline.tokens import read_types
 
-        files = [part.artifact().path for part in self.parts()]
-        say = _throttled(say)
-
-        def each() -> Iterator[Path]:
-            for number, file in enumerate(files):
-                say(f"counting words, part {number + 1} of {len(files)}", number / len(files))
-                yield file
-
-        return count_types(each())
+        parts, say, read = self.parts(), _throttled(say), []
+        for number, part in enumerate(parts):
+            say(f"reading the words of part {number + 1} of {len(parts)}", number / len(parts))
+            read.append(read_types(part.artifact().path))
+        return read
 
     def vocabulary(self) -> Vocabulary:
         """The vocabulary, once the task is complete."""
@@ -686,6 +682,7 @@ class WriteReport(Stage):
 
     def make(self, artifact: Artifact) -> None:
         from model.shards import ShardReader
+        from pipeline.vocabulary import count_types
 
         evaluation = self.requires()
         model = evaluation.requires()
@@ -700,7 +697,7 @@ class WriteReport(Stage):
         sources = Sources(
             manifest=corpus.manifest().content,
             vocabulary=vocabulary.vocabulary(),
-            types_counts=vocabulary.types_counts(self.say),
+            types_counts=count_types(vocabulary.types(self.say)),
             step_counts={side: ShardReader(shards.shard_files(side)).step_counts
                          for side in SIDES},
             log=model.artifact().path.parent / "log.jsonl",

@@ -5,49 +5,20 @@ from __future__ import annotations
 import itertools
 import os
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
 from model.files import UserError
 from model.vocabulary import END, SPECIALS, START, UNKNOWN, Vocabulary, read_lines
-from pipeline.tokens import read_types
 
+Types = tuple[list[str], np.ndarray]  # the distinct words of a part, and their counts
 
-def count_types(token_files: Iterable[str | os.PathLike]) -> tuple[list[str], np.ndarray]:
-    """Add up the counts of several tokens files.
-
-    Parameters
-    ----------
-    token_files : iterable of path
-        Files of `pipeline.tokens.write_tokens`: those of the training side.
-
-    Returns
-    -------
-    types : list of str
-        The distinct words, in the order of their first appearance.
-    counts : int64 array (types,)
-
-    Raises
-    ------
-    DamagedFile
-        When one of the files is damaged.
-    """
-    # A million entries are added up: each word gets a number, and numpy sums by number.
-    numbers: dict[str, int] = {}
-    unused = itertools.count()
-    found, all_counts = [], []
-    for path in token_files:
-        types, counts = read_types(path)
-        found.append(np.fromiter(map(numbers.setdefault, types, unused), np.int64, len(types)))
-        all_counts.append(counts)
-    sums = np.bincount(np.concatenate(found), weights=np.concatenate(all_counts))
-    places = np.fromiter(numbers.values(), np.int64, len(numbers))
-    return list(numbers), sums[places].astype(np.int64)
+_FREQUENT = 8  # occurrences in a part: few of its types have so many; any number from 1 is right
 
 
 def build_vocabulary(
-    types_counts: tuple[list[str], np.ndarray],
+    parts: Sequence[Types],
     sentences: int,
     *,
     size: int,
@@ -58,8 +29,9 @@ def build_vocabulary(
 
     Parameters
     ----------
-    types_counts : (list of str, int64 array)
-        From `count_types`.
+    parts : sequence of (list of str, integer array (types,))
+        The distinct words of each part of the training side and their counts, from
+        `pipeline.tokens.read_types`.
     sentences : int
         The number of sentences they were counted in: the count of `<s>` and `</s>`.
     size : int
@@ -77,31 +49,70 @@ def build_vocabulary(
     UserError
         When no word is left, or the word list is malformed (names the line).
     """
-    types, all_counts = types_counts
     if word_list:
-        counts = dict(zip(types, all_counts.tolist()))
-        chosen = {word: counts.get(word, 0) for word in _read_word_list(word_list)}
+        chosen = _count(parts, _read_word_list(word_list))
     else:
         if size <= len(SPECIALS):
             raise UserError(
                 f"the vocabulary size is {size}: it includes {', '.join(SPECIALS)} and must leave "
                 "room for words."
             )
-        # Most words are too rare to be sorted.
-        room, least = size - len(SPECIALS), minimum_count
-        if len(all_counts) > room:
-            least = max(least, int(np.partition(all_counts, -room)[-room]))
-        frequent = [(types[n], int(all_counts[n])) for n in np.flatnonzero(all_counts >= least)]
+        room = size - len(SPECIALS)
+        counts = _count(parts, _candidates(parts, room))
+        frequent = [entry for entry in counts.items() if entry[1] >= minimum_count]
         chosen = dict(sorted(frequent, key=_order)[:room])
         if not chosen:
             raise UserError(
                 f"no word occurs {minimum_count} times or more in the training side: lower the "
                 "minimum count or give more text."
             )
-    outside = int(all_counts.sum()) - sum(chosen.values())
+    outside = sum(int(counts.sum()) for _, counts in parts) - sum(chosen.values())
     entries = {**chosen, UNKNOWN: outside, START: sentences, END: sentences}
     words, ordered_counts = zip(*sorted(entries.items(), key=_order))
     return Vocabulary(words, ordered_counts)
+
+
+def count_types(parts: Iterable[Types]) -> Types:
+    """Add up the counts of all words of several parts: (list of str, int64 array (types,))."""
+    totals: dict[str, int] = {}
+    for types, counts in parts:
+        for word, count in zip(types, counts.tolist()):
+            totals[word] = totals.get(word, 0) + count
+    return list(totals), np.fromiter(totals.values(), dtype=np.int64, count=len(totals))
+
+
+def _count(parts: Iterable[Types], words: Iterable[str]) -> dict[str, int]:
+    """How often each of some words occurs in all parts together."""
+    totals = dict.fromkeys(words, 0)
+    for types, counts in parts:
+        wanted = map(totals.__contains__, types)
+        for word, count in itertools.compress(zip(types, counts.tolist()), wanted):
+            totals[word] += count
+    return totals
+
+
+def _candidates(parts: Sequence[Types], room: int) -> Iterable[str]:
+    """Some words, among them the `room` most frequent and all that are as frequent as these.
+
+    Most of a corpus's types are rare, and adding up all of their counts takes more time than all
+    else in this stage. So only those counts are added up that are not small; what the others can
+    come to at most tells which words are out of the question.
+    """
+    words: list[str] = []
+    their_counts = []
+    for types, counts in parts:
+        places = np.flatnonzero(counts >= _FREQUENT)
+        words += map(types.__getitem__, places.tolist())
+        their_counts.append(counts[places])
+    numbers = {word: number for number, word in enumerate(dict.fromkeys(words))}
+    found = np.fromiter(map(numbers.__getitem__, words), np.int64, len(words))
+    at_least = np.bincount(found, weights=np.concatenate(their_counts))
+    at_most = at_least + (_FREQUENT - 1) * (len(parts) - np.bincount(found))
+    if len(numbers) >= room:
+        bound = np.partition(at_least, -room)[-room]
+        if bound > (_FREQUENT - 1) * len(parts):  # the most of a word that is frequent in no part
+            return itertools.compress(numbers, at_most >= bound)
+    return itertools.chain.from_iterable(types for types, _ in parts)
 
 
 def _order(entry: tuple[str, int]) -> tuple[int, str]:

@@ -32,8 +32,8 @@ def random():
 def make_shards():
     """A function that runs sentences through the real stages: tokens, vocabulary, shards."""
     from model.shards import write_shard
-    from pipeline.tokens import write_tokens
-    from pipeline.vocabulary import build_vocabulary, count_types
+    from pipeline.tokens import read_types, write_tokens
+    from pipeline.vocabulary import build_vocabulary
 
     def make(folder, parts, size=2000):
         folder.mkdir(parents=True, exist_ok=True)
@@ -44,7 +44,7 @@ def make_shards():
             tokens.append(folder / f"tokens{number}.h5")
             write_tokens(text, tokens[-1], lowercase=True)
         vocabulary = build_vocabulary(
-            count_types(tokens), sum(map(len, parts)), size=size, minimum_count=1)
+            [read_types(path) for path in tokens], sum(map(len, parts)), size=size, minimum_count=1)
         shards = [folder / f"shard{number}.h5" for number in range(len(parts))]
         for source, shard in zip(tokens, shards):
             write_shard(source, vocabulary, shard)

@@ -17,6 +17,7 @@ from model.evaluation import evaluate
 from model.shards import ShardReader
 from pipeline import report
 from pipeline.report import Sources, provenance, read_log, write_report, write_training_page
+from pipeline.tokens import read_types
 from pipeline.training_page import TrainingPage
 from pipeline.vocabulary import count_types
 
@@ -71,7 +72,7 @@ def make_sources(tmp_path, make_shards):
             manifest={"sides": {"train": part, "valid": part, "test": part}, "counts": counts,
                       "files": [{"side": "train", "path": "<i>.txt", "sentences": 8,
                                  "bytes": 500}]},
-            vocabulary=vocabulary, types_counts=count_types([folder / "tokens0.h5"]),
+            vocabulary=vocabulary, types_counts=count_types([read_types(folder / "tokens0.h5")]),
             step_counts={side: reader.step_counts for side in ("train", "valid", "test")},
             log=folder / "log.jsonl",
             metrics={"test": figures, "valid": figures, "vocabulary": {"size": len(vocabulary)},

@@ -2,6 +2,7 @@
 
 import collections
 import hashlib
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 
 from model.files import DamagedFile, UserError
 from model.vocabulary import SPECIALS, Vocabulary, read_vocabulary, write_vocabulary
-from pipeline.tokens import write_tokens
+from pipeline.tokens import read_types, write_tokens
 from pipeline.vocabulary import build_vocabulary, count_types
 
 VERSES = [
@@ -20,9 +21,10 @@ VERSES = [
 ]
 
 
-def count(words):
-    counts = collections.Counter(words)
-    return list(counts), np.array(list(counts.values()), dtype=np.int64)
+def count(words, parts=1):
+    """The words dealt out to some parts, and counted in each."""
+    counted = [collections.Counter(words[n::parts]) for n in range(parts)]
+    return [(list(counts), np.array(list(counts.values()), dtype=np.uint32)) for counts in counted]
 
 
 def test_types_are_counted_over_all_files(tmp_path):
@@ -31,7 +33,7 @@ def test_types_are_counted_over_all_files(tmp_path):
         (tmp_path / f"{number}.txt").write_text(f"{verse}\n")
         paths.append(tmp_path / f"{number}.h5")
         write_tokens(tmp_path / f"{number}.txt", paths[-1], lowercase=True)
-    types, counts = count_types(paths)
+    types, counts = count_types(map(read_types, paths))
     words = " ".join(VERSES).lower()
     for sign in ",.:":
         words = words.replace(sign, f" {sign}")
@@ -39,7 +41,7 @@ def test_types_are_counted_over_all_files(tmp_path):
     assert counts.dtype == np.int64
     paths[1].write_bytes(b"rubbish")
     with pytest.raises(DamagedFile, match="1.h5"):
-        count_types(paths)
+        count_types(map(read_types, paths))
 
 
 def test_entries_are_ordered_by_count_and_then_by_the_word():
@@ -54,8 +56,10 @@ def test_entries_are_ordered_by_count_and_then_by_the_word():
     st.lists(st.text("abcdé", min_size=1, max_size=2), min_size=1),
     st.integers(4, 30),
     st.integers(1, 3),
+    st.integers(1, 4),
+    st.integers(1, 3),
 )
-def test_the_most_frequent_words_are_chosen(words, size, minimum_count):
+def test_the_most_frequent_words_are_chosen(words, size, minimum_count, parts, frequent):
     counts = collections.Counter(words)
     ranked = sorted(counts, key=lambda word: (-counts[word], word))
     chosen = [word for word in ranked if counts[word] >= minimum_count][: size - 3]
@@ -63,7 +67,10 @@ def test_the_most_frequent_words_are_chosen(words, size, minimum_count):
         with pytest.raises(UserError, match="no word occurs"):
             build_vocabulary(count(words), 7, size=size, minimum_count=minimum_count)
         return
-    vocabulary = build_vocabulary(count(words), 7, size=size, minimum_count=minimum_count)
+    with mock.patch("pipeline.vocabulary._FREQUENT", frequent):
+        vocabulary = build_vocabulary(
+            count(words, parts), 7, size=size, minimum_count=minimum_count
+        )
     assert len(vocabulary) == len(chosen) + 3 <= size
     assert [word for word in vocabulary.words if word not in SPECIALS] == chosen
     assert sum(vocabulary.counts) == len(words) + 2 * 7
@@ -76,14 +83,14 @@ def test_the_most_frequent_words_are_chosen(words, size, minimum_count):
 def test_a_word_list_is_taken_as_it_is(tmp_path):
     path = tmp_path / "words.txt"
     path.write_text("rare\nabsent\r\n<s>\n\ncafe\u0301\tand the rest\n")
-    types_counts = count(["often"] * 5 + ["rare"] + ["café"] * 2)
-    vocabulary = build_vocabulary(types_counts, 3, size=1, minimum_count=9, word_list=path)
+    parts = count(["often"] * 5 + ["rare"] + ["café"] * 2, parts=3)
+    vocabulary = build_vocabulary(parts, 3, size=1, minimum_count=9, word_list=path)
     assert dict(zip(vocabulary.words, vocabulary.counts)) == {
         "<unk>": 5, "<s>": 3, "</s>": 3, "café": 2, "rare": 1, "absent": 0,
     }  # fmt: skip
     assert vocabulary.words[-1] == "absent"
     write_vocabulary(vocabulary, tmp_path / "vocabulary.tsv")
-    again = build_vocabulary(types_counts, 3, size=1, word_list=tmp_path / "vocabulary.tsv")
+    again = build_vocabulary(parts, 3, size=1, word_list=tmp_path / "vocabulary.tsv")
     assert again == vocabulary
 
 
