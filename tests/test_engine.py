@@ -1,6 +1,7 @@
 """Each remedy is still needed, and together they are enough."""
 
 import os
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -79,6 +80,20 @@ def test_the_compile_cache_is_in_the_working_folder():
         os.environ["PIPELINE_WORK"]).resolve() / "theano"
 
 
-def run(code):
+def run(code, **options):
     return subprocess.run([sys.executable, "-c", code], check=True, capture_output=True,
-                          text=True).stdout.strip()
+                          text=True, **options).stdout.strip()
+
+
+def test_headers_are_compiled_once_and_a_damaged_result_does_no_harm(tmp_path):
+    code = ("import model.engine, theano, theano.tensor as T; x, n = T.vector(), T.iscalar();"
+            "print(*(theano.function([x, n], y)([1, 2, 3], 2).tolist()"
+            "        for y in (x * n, x[n], x.sum() + n, x - n)))")
+    environment = {**os.environ, "PIPELINE_WORK": str(tmp_path), "THEANO_FLAGS": ""}
+    want = "[2.0, 4.0, 6.0] 3.0 8.0 [-1.0, 0.0, 1.0]"
+    assert run(code, env=environment).splitlines()[-1] == want
+    compiled, = (tmp_path / "theano" / "headers").glob("*.h.gch")
+    compiled.write_bytes(compiled.read_bytes()[:1 << 20])
+    for folder in (tmp_path / "theano").glob("compiledir_*"):
+        shutil.rmtree(folder)
+    assert run(code, env=environment).splitlines()[-1] == want
