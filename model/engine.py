@@ -3,7 +3,7 @@
 Both libraries are the last releases of their line and predate these Pythons. Everything they
 need is done here, before they are imported; nothing is edited in their folders. Each remedy
 names what breaks without it. Then Theano is configured: single precision, the compile cache in
-the working folder, and BLAS from the package scipy-openblas32.
+the working folder, BLAS from the package scipy-openblas32, and headers that are compiled once.
 
 The environment variable ``PIPELINE_WORK`` names the working folder (default ``data/work``); what
 ``THEANO_FLAGS`` says goes before what is said here.
@@ -18,6 +18,7 @@ import importlib
 import importlib.metadata
 import importlib.util
 import os
+import shutil
 import subprocess
 import sys
 import types
@@ -143,19 +144,22 @@ def _precompile_headers() -> None:
         flags = tuple(preargs)
         compiled = precompiled(flags) if flags in met else None  # a module alone is not worth it
         met.add(flags)
-        if compiled is not None and compiled.exists():
+        if compiled is None or not compiled.exists():
+            return compile_module(*arguments, preargs=list(flags), **options)
+        try:
             header = str(compiled.with_suffix(""))
-            try:
-                return compile_module(*arguments, preargs=[*flags, "-include", header], **options)
-            except Exception:
-                compiled.unlink(missing_ok=True)  # if it is damaged the next process makes it anew
-        return compile_module(*arguments, preargs=list(flags), **options)
+            return compile_module(*arguments, preargs=[*flags, "-include", header], **options)
+        except Exception:
+            module = compile_module(*arguments, preargs=list(flags), **options)
+            compiled.unlink(missing_ok=True)  # it was damaged; the next process makes it anew
+            return module
 
     @functools.cache
     def precompiled(flags: tuple[str, ...]) -> Path:
         folders = [path for path in std_include_dirs() if path]
-        origin = repr((theano.config.cxx, gcc_version(), sys.version, numpy.__version__, folders,
-                       flags))
+        compiler = shutil.which(theano.config.cxx)
+        origin = repr((compiler, compiler and os.stat(compiler).st_mtime_ns, gcc_version(),
+                       sys.version, numpy.__version__, folders, flags))
         name = hashlib.sha256(origin.encode()).hexdigest()[:16]
         header = Path(theano.config.base_compiledir) / "headers" / f"{name}.h"
         compiled = header.with_name(f"{header.name}.gch")

@@ -25,6 +25,9 @@ from model.files import UserError, publish
 _SETTLED_NANOSECONDS = 50_000_000
 
 
+# Of the digests that stand for a part or a vocabulary: few, for people meet them in tasks' names.
+DIGEST_DIGITS = 16
+
 _RECEIPT_KEYS = {"stage", "name", "path", "ingredients", "sha256", "identity", "seconds",
                  "finished", "notes"}
 
@@ -247,5 +250,5 @@ def _differences(before: dict, now: dict) -> list[str]:
 
 def is_digest(value: object) -> TypeGuard[str]:
     """Whether an ingredient is a digest: of a part's text, of ingredients, or of a file."""
-    return isinstance(value, str) and len(value) in (16, 24, 64) and set(value) <= set(
+    return isinstance(value, str) and len(value) in (DIGEST_DIGITS, 24, 64) and set(value) <= set(
         "0123456789abcdef")

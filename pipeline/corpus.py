@@ -27,6 +27,7 @@ import zstandard
 
 from model.files import UserError, publish
 from model.tokenization import clean
+from pipeline.artifacts import DIGEST_DIGITS
 
 SIDES = ("train", "valid", "test")
 
@@ -257,11 +258,8 @@ class PartCutter:
 
 
 def part_digest(text: bytes) -> str:
-    """The name of a part: the first 16 hexadecimal digits of the SHA-256 of its text.
-
-    Short, because people meet it in the names of tasks.
-    """
-    return hashlib.sha256(text).hexdigest()[:16]
+    """The name of a part: the beginning of the SHA-256 of its text, in hexadecimal."""
+    return hashlib.sha256(text).hexdigest()[:DIGEST_DIGITS]
 
 
 def split_corpus(

@@ -24,18 +24,26 @@ from pathlib import Path
 
 import luigi
 import luigi.rpc
-import numpy as np
 
 from model.files import DamagedFile, UserError, publish
 from model.vocabulary import Vocabulary, read_vocabulary, write_vocabulary
 from pipeline import settings
-from pipeline.artifacts import Artifact, DigestCache, digest_file, fingerprint, receipts
+from pipeline.artifacts import (
+    DIGEST_DIGITS,
+    Artifact,
+    DigestCache,
+    digest_file,
+    fingerprint,
+    receipts,
+)
 from pipeline.corpus import SIDES, corpus_files, split_corpus
 from pipeline.download import download, unpack
 from pipeline.kjv import extract_kjv
 from pipeline.model_process import run_model_command
 from pipeline.report import Sources, write_report
+from pipeline.tokens import Types, read_types, write_tokens
 from pipeline.training_page import TrainingPage
+from pipeline.vocabulary import build_vocabulary, count_types
 
 logger = logging.getLogger("pipeline")
 
@@ -150,10 +158,7 @@ class Stage(Shown):
 
     def run(self) -> Iterator[Sequence[luigi.Task]] | None:
         """Make the parts, then, unless it is whole, the artifact."""
-        parts = self.parts()
-        if parts:
-            self.say(f"waiting for {len(parts)} parts")
-        yield parts
+        yield from self.make_parts()
         artifact = self.artifact()
         if artifact is None:
             raise UserError(f"{self}: what it is made from is not there")
@@ -164,6 +169,13 @@ class Stage(Shown):
         logger.info("%s: %s", self.title, reason)
         self.make_and_record(artifact)
         return None
+
+    def make_parts(self) -> Iterator[Sequence[luigi.Task]]:
+        """Let Luigi make the parts."""
+        parts = self.parts()
+        if parts:
+            self.say(f"waiting for {len(parts)} parts")
+        yield parts
 
     def make_and_record(self, artifact: Artifact) -> None:
         """Make the artifact, whether it is whole or not, and publish its receipt."""
@@ -219,15 +231,15 @@ class DownloadCorpus(Stage):
         return Artifact(self.folder, "download", "corpus", path, ingredients)
 
     def make(self, artifact: Artifact) -> None:
-        section = settings.download()
+        section = settings.values(settings.download)
         archive = artifact.path.with_name("archive.tar.gz")
 
         def say(done: int, total: int | None) -> None:
             self.say(f"{done:,} bytes have arrived", done / total if total else None)
 
         if not archive.is_file():  # or else an earlier run was ended while it unpacked
-            download(self.url, archive, size=section.size or None, sha256=section.sha256 or None,
-                     progress=_throttled(say))
+            download(self.url, archive, size=section["size"] or None,
+                     sha256=section["sha256"] or None, progress=_throttled(say))
         self.say("unpacking")
         try:
             found = unpack(archive, artifact.path.parent)
@@ -269,7 +281,7 @@ class SplitCorpus(Stage):
     """Stage 1: the corpus as parts whose borders depend on the content."""
 
     def requires(self) -> list[luigi.Task]:
-        path = settings.corpus().path
+        path = settings.values(settings.corpus)["path"]
         if path == settings.DEFAULT_CORPUS:
             return [ExtractKingJames()]
         if path.startswith(("http://", "https://")):
@@ -278,17 +290,21 @@ class SplitCorpus(Stage):
 
     def inputs(self) -> tuple[str, str | None, str | None]:
         """The file, folder or glob of each side; None for a side that is drawn by hash."""
-        section = settings.corpus()
-        path = section.path
+        section = settings.values(settings.corpus)
+        path = section["path"]
         for source in self.requires():
             if isinstance(source, DownloadCorpus):
                 path = str(source.artifact().path)
-        return path, section.valid or None, section.test or None
+        return path, section["valid"] or None, section["test"] or None
 
-    def artifact(self) -> Artifact | None:
+    def reading(self) -> dict:
+        """How the corpus is read: the settings but those that say where it is."""
         section = settings.values(settings.corpus)
         for key in ("path", "valid", "test"):
             del section[key]
+        return section
+
+    def artifact(self) -> Artifact | None:
         digest = _digests(self.folder).digest
         files = {}
         try:
@@ -297,7 +313,8 @@ class SplitCorpus(Stage):
                                if pattern else {})
         except (UserError, OSError):
             return None  # run() says what is wrong
-        ingredients = {"format": _FORMATS["corpus"], "files": files, "settings": section}
+        ingredients = {"format": _FORMATS["corpus"], "files": files,
+                       "settings": self.reading()}
         path = self.folder / "corpus" / f"{fingerprint(ingredients)}.json"
         return Artifact(self.folder, "corpus", "corpus", path, ingredients)
 
@@ -314,7 +331,6 @@ class SplitCorpus(Stage):
             self.say(f"because {reason}")
             logger.info("%s: %s", self.title, reason)
         started = time.monotonic()
-        section = settings.corpus()
         total = 1 if artifact is None else sum(
             Path(path).stat().st_size
             for files in artifact.ingredients["files"].values() for path in files)
@@ -322,11 +338,8 @@ class SplitCorpus(Stage):
             *self.inputs(),
             parts_folder=self.folder / "parts",
             set_aside_file=self.set_aside_file(artifact),
-            format=section.format, on_bad_line=section.on_bad_line,
-            valid_share=section.valid_share, test_share=section.test_share,
-            sentences_per_part=section.sentences_per_part,
-            max_line_bytes=section.max_line_bytes,
             progress=_throttled(lambda done: self.say("reading the corpus", done / total)),
+            **self.reading(),
         )
         if artifact is None:
             raise UserError("the corpus appeared while it was read; run again")
@@ -417,10 +430,8 @@ class TokenizePart(PartStage):
         return Artifact(self.folder, "tokens", self.part, path, ingredients)
 
     def make(self, artifact: Artifact) -> None:
-        from pipeline.tokens import write_tokens
-
         write_tokens(self.clone(SplitCorpus).part_file(self.part), artifact.path,
-                     lowercase=settings.tokens().lowercase)
+                     **settings.values(settings.tokens))
 
 
 class BuildVocabulary(Stage):
@@ -438,7 +449,7 @@ class BuildVocabulary(Stage):
             "format": _FORMATS["vocabulary"], **settings.values(settings.vocabulary),
             "training parts": [fingerprint(part.artifact().ingredients) for part in self.parts()],
         }
-        word_list = settings.vocabulary().word_list
+        word_list = ingredients["word_list"]
         if word_list:
             # Where it is missing make() says so.
             ingredients["word_list"] = (_digests(self.folder).digest(Path(word_list))
@@ -447,25 +458,22 @@ class BuildVocabulary(Stage):
         return Artifact(self.folder, "vocabulary", "vocabulary", path, ingredients)
 
     def make(self, artifact: Artifact) -> None:
-        from pipeline.vocabulary import build_vocabulary
-
-        section = settings.vocabulary()
-        vocabulary = build_vocabulary(
-            self.types(self.say),
-            self.requires().manifest().sentences("train"),
-            size=section.size, minimum_count=section.minimum_count,
-            word_list=_existing(section.word_list) if section.word_list else None)
+        section = settings.values(settings.vocabulary)
+        word_list = section.pop("word_list")
+        say = _throttled(self.say)
+        types = list(self.types(lambda share: say("reading the words of the parts", share)))
+        self.say("choosing the words", 0.9)
+        vocabulary = build_vocabulary(types, self.requires().manifest().sentences("train"),
+                                      word_list=_existing(word_list) if word_list else None,
+                                      **section)
         write_vocabulary(vocabulary, artifact.path)
 
-    def types(self, say: Callable[..., None]) -> list[tuple[list[str], np.ndarray]]:
-        """The words of each training part and their counts; progress goes to `say`."""
-        from pipeline.tokens import read_types
-
-        parts, say, read = self.parts(), _throttled(say), []
+    def types(self, progress: Callable[[float], None] = lambda share: None) -> Iterator[Types]:
+        """The words of each training part, once these are complete."""
+        parts = self.parts()
         for number, part in enumerate(parts):
-            say(f"reading the words of part {number + 1} of {len(parts)}", number / len(parts))
-            read.append(read_types(part.artifact().path))
-        return read
+            progress(number / len(parts))
+            yield read_types(part.artifact().path)
 
     def vocabulary(self) -> Vocabulary:
         """The vocabulary, once the task is complete."""
@@ -487,7 +495,8 @@ class EncodePart(PartStage):
     """Stage 4: a part as a shard of one-hot rows, sorted by length."""
 
     doing = "encoding"
-    vocabulary = luigi.Parameter(description="digest of the vocabulary's words, in order")
+    vocabulary = luigi.Parameter(
+        description="beginning of the digest of the vocabulary's words, in order")
 
     def requires(self) -> list[TokenizePart]:
         # Not the vocabulary, though it is read: as for the tokens.
@@ -523,14 +532,13 @@ class EncodeCorpus(Stage):
         return True
 
     def run(self) -> Iterator[Sequence[luigi.Task]]:
-        parts = self.parts()
-        self.say(f"waiting for {len(parts)} parts")
-        yield parts
+        yield from self.make_parts()
+        self.say("all shards are there", 1.0)
 
     def shards(self, side: str) -> list[EncodePart]:
         """The tasks of one side's shards, once the vocabulary is complete."""
         manifest = self.clone(SplitCorpus).manifest()
-        vocabulary = self.requires().vocabulary().digest[:16]  # people meet it in the task's name
+        vocabulary = self.requires().vocabulary().digest[:DIGEST_DIGITS]
         return [self.clone(EncodePart, part=part, vocabulary=vocabulary)
                 for part in manifest.parts(side)]
 
@@ -558,15 +566,15 @@ class TrainModel(Stage):
             "tokens": settings.values(settings.tokens),
             "network": settings.values(settings.network),
             "training": settings.training_values(),
-            "warm_start": settings.training().warm_start,
+            "warm_start": settings.values(settings.training)["warm_start"],
         }
         path = self.folder / "models" / fingerprint(ingredients) / "model.h5"
         return Artifact(self.folder, "models", "model", path, ingredients)
 
     def make(self, artifact: Artifact) -> dict:
         shards = self.requires()
-        network = settings.values(settings.network)
-        previous = _newest_model(self.folder, network) if settings.training().warm_start else None
+        network, training = map(settings.values, (settings.network, settings.training))
+        previous = _newest_model(self.folder, network) if training["warm_start"] else None
         folder = artifact.path.parent
         job = {
             "folder": str(folder),
@@ -577,7 +585,7 @@ class TrainModel(Stage):
             "training": settings.training_values(),
             "tokenization": settings.values(settings.tokens),
             "source": fingerprint(artifact.ingredients),
-            "checkpoint_minutes": settings.training().checkpoint_minutes,
+            "checkpoint_minutes": training["checkpoint_minutes"],
             "previous": str(previous) if previous else None,
         }
         if previous:
@@ -682,8 +690,8 @@ class WriteReport(Stage):
 
     def make(self, artifact: Artifact) -> None:
         from model.shards import ShardReader
-        from pipeline.vocabulary import count_types
 
+        self.say("collecting what the stages have left", 0.0)
         evaluation = self.requires()
         model = evaluation.requires()
         shards = model.requires()
@@ -697,7 +705,7 @@ class WriteReport(Stage):
         sources = Sources(
             manifest=corpus.manifest().content,
             vocabulary=vocabulary.vocabulary(),
-            types_counts=count_types(vocabulary.types(self.say)),
+            types_counts=count_types(vocabulary.types()),
             step_counts={side: ShardReader(shards.shard_files(side)).step_counts
                          for side in SIDES},
             log=model.artifact().path.parent / "log.jsonl",

@@ -6,14 +6,16 @@ import hashlib
 import os
 import re
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from model.files import DamagedFile, UserError, open_hdf5, write_hdf5
 from model.tokenization import Tokens, tokenize
+from pipeline.artifacts import DIGEST_DIGITS
 from pipeline.corpus import part_digest
 
-_DIGEST = re.compile(r"[0-9a-f]{16}")
+_DIGEST = re.compile(f"[0-9a-f]{{{DIGEST_DIGITS}}}")
 
 
 def write_tokens(
@@ -61,19 +63,33 @@ def write_tokens(
 
 def read_tokens(path: str | os.PathLike) -> Tokens:
     """Read what `write_tokens` wrote; raises as `open_hdf5` does."""
+    types = read_types(path)
     with open_hdf5(path) as file:
-        types = file["types"][()].tobytes().decode()
-        return Tokens(
-            types.split("\n") if types else [],
-            *(file[name][()] for name in ("counts", "indices", "lengths")),
-        )
+        return Tokens(types.words(), types.counts, file["indices"][()], file["lengths"][()])
 
 
-def read_types(path: str | os.PathLike) -> tuple[list[str], np.ndarray]:
-    """Only the distinct words of a tokens file, and their counts: uint32 (types,)."""
+class Types(NamedTuple):
+    """The distinct words of a part.
+
+    Attributes
+    ----------
+    lines : str
+        A word a line: a tenth of the memory that a list of them takes.
+    counts : unsigned integer array (types,)
+    """
+
+    lines: str
+    counts: np.ndarray
+
+    def words(self) -> list[str]:
+        """The words as a list, in the order of `counts`."""
+        return self.lines.split("\n") if self.lines else []
+
+
+def read_types(path: str | os.PathLike) -> Types:
+    """Only the distinct words of a tokens file and their counts; raises as `open_hdf5` does."""
     with open_hdf5(path) as file:
-        types = file["types"][()].tobytes().decode()
-        return types.split("\n") if types else [], file["counts"][()]
+        return Types(file["types"][()].tobytes().decode(), file["counts"][()])
 
 
 def _keys(sentences: list[bytes]) -> np.ndarray:

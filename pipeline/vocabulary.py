@@ -11,8 +11,7 @@ import numpy as np
 
 from model.files import UserError
 from model.vocabulary import END, SPECIALS, START, UNKNOWN, Vocabulary, read_lines
-
-Types = tuple[list[str], np.ndarray]  # the distinct words of a part, and their counts
+from pipeline.tokens import Types
 
 _FREQUENT = 8  # occurrences in a part: few of its types have so many; any number from 1 is right
 
@@ -29,9 +28,8 @@ def build_vocabulary(
 
     Parameters
     ----------
-    parts : sequence of (list of str, integer array (types,))
-        The distinct words of each part of the training side and their counts, from
-        `pipeline.tokens.read_types`.
+    parts : sequence of Types
+        The distinct words of each part of the training side.
     sentences : int
         The number of sentences they were counted in: the count of `<s>` and `</s>`.
     size : int
@@ -66,17 +64,17 @@ def build_vocabulary(
                 f"no word occurs {minimum_count} times or more in the training side: lower the "
                 "minimum count or give more text."
             )
-    outside = sum(int(counts.sum()) for _, counts in parts) - sum(chosen.values())
+    outside = sum(int(part.counts.sum()) for part in parts) - sum(chosen.values())
     entries = {**chosen, UNKNOWN: outside, START: sentences, END: sentences}
     words, ordered_counts = zip(*sorted(entries.items(), key=_order))
     return Vocabulary(words, ordered_counts)
 
 
-def count_types(parts: Iterable[Types]) -> Types:
+def count_types(parts: Iterable[Types]) -> tuple[list[str], np.ndarray]:
     """Add up the counts of all words of several parts: (list of str, int64 array (types,))."""
     totals: dict[str, int] = {}
-    for types, counts in parts:
-        for word, count in zip(types, counts.tolist()):
+    for part in parts:
+        for word, count in zip(part.words(), part.counts.tolist()):
             totals[word] = totals.get(word, 0) + count
     return list(totals), np.fromiter(totals.values(), dtype=np.int64, count=len(totals))
 
@@ -84,9 +82,10 @@ def count_types(parts: Iterable[Types]) -> Types:
 def _count(parts: Iterable[Types], words: Iterable[str]) -> dict[str, int]:
     """How often each of some words occurs in all parts together."""
     totals = dict.fromkeys(words, 0)
-    for types, counts in parts:
+    for part in parts:
+        types = part.words()
         wanted = map(totals.__contains__, types)
-        for word, count in itertools.compress(zip(types, counts.tolist()), wanted):
+        for word, count in itertools.compress(zip(types, part.counts.tolist()), wanted):
             totals[word] += count
     return totals
 
@@ -100,10 +99,10 @@ def _candidates(parts: Sequence[Types], room: int) -> Iterable[str]:
     """
     words: list[str] = []
     their_counts = []
-    for types, counts in parts:
-        places = np.flatnonzero(counts >= _FREQUENT)
-        words += map(types.__getitem__, places.tolist())
-        their_counts.append(counts[places])
+    for part in parts:
+        places = np.flatnonzero(part.counts >= _FREQUENT)
+        words += map(part.words().__getitem__, places.tolist())
+        their_counts.append(part.counts[places])
     numbers = {word: number for number, word in enumerate(dict.fromkeys(words))}
     found = np.fromiter(map(numbers.__getitem__, words), np.int64, len(words))
     at_least = np.bincount(found, weights=np.concatenate(their_counts))
@@ -112,7 +111,7 @@ def _candidates(parts: Sequence[Types], room: int) -> Iterable[str]:
         bound = np.partition(at_least, -room)[-room]
         if bound > (_FREQUENT - 1) * len(parts):  # the most of a word that is frequent in no part
             return itertools.compress(numbers, at_most >= bound)
-    return itertools.chain.from_iterable(types for types, _ in parts)
+    return itertools.chain.from_iterable(part.words() for part in parts)
 
 
 def _order(entry: tuple[str, int]) -> tuple[int, str]:

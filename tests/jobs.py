@@ -44,6 +44,7 @@ def reset_settings():
     config = luigi.configuration.get_config()
     config.clear()
     config.read(REPOSITORY / "luigi.cfg")
+    settings._values.cache_clear()
     return config
 
 
@@ -83,9 +84,7 @@ class Job:
                 config.set(section, name, value)
         # One process, so that a debugger, and a replaced function, reach everything.
         config.set("worker", "force_multiprocessing", "false")
-        # Every run looks at settings and corpus anew.
-        settings._values.cache_clear()
-        tasks._digests.cache_clear()
+        tasks._digests.cache_clear()  # every run looks at the corpus anew
         return task(working_folder=str(self.work))
 
     def build(self, task=tasks.EncodeCorpus):

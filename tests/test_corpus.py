@@ -271,6 +271,19 @@ def test_utf_16_is_recognised(tmp_path):
     assert "UTF-16" in read(path)[1][0].reason
 
 
+@given(
+    lines=st.lists(st.binary(max_size=8).map(
+        lambda line: bytes(b"12 \t\r\x0b\x1c\x1f\xc2\xa0\xc3\xa9\xffa"[n % 14] for n in line)
+    ), min_size=1, max_size=4),
+    leipzig=st.booleans(),
+)
+def test_lines_together_are_read_as_one_by_one(lines, leipzig):
+    found = corpus._good_lines(lines, leipzig, 6)
+    if found is not None:
+        one_by_one = [corpus._sentence(line, leipzig, 6) for line in lines]
+        assert [line for line in found if line] == [line for line in one_by_one if line]
+
+
 # The Leipzig corpora
 
 

@@ -97,3 +97,4 @@ def test_headers_are_compiled_once_and_a_damaged_result_does_no_harm(tmp_path):
     for folder in (tmp_path / "theano").glob("compiledir_*"):
         shutil.rmtree(folder)
     assert run(code, env=environment).splitlines()[-1] == want
+    assert not compiled.exists()  # GCC had tried to read it

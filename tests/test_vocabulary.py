@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from model.files import DamagedFile, UserError
 from model.vocabulary import SPECIALS, Vocabulary, read_vocabulary, write_vocabulary
-from pipeline.tokens import read_types, write_tokens
+from pipeline.tokens import Types, read_types, write_tokens
 from pipeline.vocabulary import build_vocabulary, count_types
 
 VERSES = [
@@ -23,8 +23,11 @@ VERSES = [
 
 def count(words, parts=1):
     """The words dealt out to some parts, and counted in each."""
-    counted = [collections.Counter(words[n::parts]) for n in range(parts)]
-    return [(list(counts), np.array(list(counts.values()), dtype=np.uint32)) for counts in counted]
+    return [of_counts(collections.Counter(words[n::parts])) for n in range(parts)]
+
+
+def of_counts(counts):
+    return Types("\n".join(counts), np.array(list(counts.values()), dtype=np.uint32))
 
 
 def test_types_are_counted_over_all_files(tmp_path):
@@ -53,11 +56,11 @@ def test_entries_are_ordered_by_count_and_then_by_the_word():
 
 
 @given(
-    st.lists(st.text("abcdé", min_size=1, max_size=2), min_size=1),
-    st.integers(4, 30),
+    st.lists(st.text("abé", min_size=1, max_size=2), min_size=1, max_size=200),
+    st.integers(4, 15),
     st.integers(1, 3),
     st.integers(1, 4),
-    st.integers(1, 3),
+    st.integers(1, 4),
 )
 def test_the_most_frequent_words_are_chosen(words, size, minimum_count, parts, frequent):
     counts = collections.Counter(words)
@@ -78,6 +81,22 @@ def test_the_most_frequent_words_are_chosen(words, size, minimum_count, parts, f
     assert vocabulary == build_vocabulary(
         count(words[::-1]), 7, size=size, minimum_count=minimum_count
     )
+
+
+@pytest.mark.parametrize(
+    ("parts", "best"),
+    [
+        # No count of b is as large as the threshold, and yet it is the most frequent.
+        ([{"a": 3, "b": 2}, {"b": 2}], "b"),
+        # c is far behind in the part where it reaches the threshold.
+        ([{"a": 9, "c": 8}, {"a": 0, "c": 2}], "c"),
+        ([{"a": 9, "c": 7}, {"c": 1}], "a"),
+    ],
+)
+def test_small_counts_are_not_forgotten(monkeypatch, parts, best):
+    monkeypatch.setattr("pipeline.vocabulary._FREQUENT", 3)
+    vocabulary = build_vocabulary(list(map(of_counts, parts)), 0, size=4)
+    assert set(vocabulary.words) - set(SPECIALS) == {best}
 
 
 def test_a_word_list_is_taken_as_it_is(tmp_path):
