@@ -8,6 +8,7 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
+import h5py
 import numpy as np
 
 from model.files import DamagedFile, UserError, open_hdf5, write_hdf5
@@ -63,8 +64,8 @@ def write_tokens(
 
 def read_tokens(path: str | os.PathLike) -> Tokens:
     """Read what `write_tokens` wrote; raises as `open_hdf5` does."""
-    types = read_types(path)
     with open_hdf5(path) as file:
+        types = _types(file)
         return Tokens(types.words(), types.counts, file["indices"][()], file["lengths"][()])
 
 
@@ -73,23 +74,27 @@ class Types(NamedTuple):
 
     Attributes
     ----------
-    lines : str
-        A word a line: a tenth of the memory that a list of them takes.
+    lines : bytes
+        A word a line, in UTF-8: far less memory than a list of them takes.
     counts : unsigned integer array (types,)
     """
 
-    lines: str
+    lines: bytes
     counts: np.ndarray
 
     def words(self) -> list[str]:
         """The words as a list, in the order of `counts`."""
-        return self.lines.split("\n") if self.lines else []
+        return self.lines.decode().split("\n") if self.lines else []
 
 
 def read_types(path: str | os.PathLike) -> Types:
     """Only the distinct words of a tokens file and their counts; raises as `open_hdf5` does."""
     with open_hdf5(path) as file:
-        return Types(file["types"][()].tobytes().decode(), file["counts"][()])
+        return _types(file)
+
+
+def _types(file: h5py.File) -> Types:
+    return Types(file["types"][()].tobytes(), file["counts"][()])
 
 
 def _keys(sentences: list[bytes]) -> np.ndarray:

@@ -27,7 +27,7 @@ def count(words, parts=1):
 
 
 def of_counts(counts):
-    return Types("\n".join(counts), np.array(list(counts.values()), dtype=np.uint32))
+    return Types("\n".join(counts).encode(), np.array(list(counts.values()), dtype=np.uint32))
 
 
 def test_types_are_counted_over_all_files(tmp_path):
