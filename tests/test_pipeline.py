@@ -114,7 +114,7 @@ def test_the_tasks_can_be_run_by_luigi_itself(finished):
 
 def test_a_profile_goes_before_the_settings(job):
     code, output = job.run("why", "--profile", "none")
-    assert code == 1 and "there is no profile none; there are: large, million, reference" in output
+    assert code == 1 and "there is no profile none; there are: large, million, night, reference" in output
     job.run_local()
     code, output = job.run("why", "--profile", "reference")
     assert code == 0
