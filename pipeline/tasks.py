@@ -13,6 +13,7 @@ import ctypes
 import functools
 import json
 import logging
+import math
 import multiprocessing
 import os
 import resource
@@ -121,7 +122,7 @@ class Stage(Shown):
         """What the task is to make; None where that is nothing, or not known yet."""
         return None
 
-    def parts(self) -> Sequence[luigi.Task]:
+    def parts(self) -> Sequence[PartStage]:
         """Tasks that this one needs and that are known only when those it requires are done."""
         return []
 
@@ -171,11 +172,11 @@ class Stage(Shown):
         return None
 
     def make_parts(self) -> Iterator[Sequence[luigi.Task]]:
-        """Let Luigi make the parts."""
-        parts = self.parts()
-        if parts:
-            self.say(f"waiting for {len(parts)} parts")
-        yield parts
+        """Let Luigi make the parts that are not complete."""
+        missing = [part for part in self.parts() if not part.complete()]
+        if missing:
+            self.say(f"waiting for {len(missing)} parts")
+        yield _together(missing)
 
     def make_and_record(self, artifact: Artifact) -> None:
         """Make the artifact, whether it is whole or not, and publish its receipt."""
@@ -394,12 +395,12 @@ def _throttled(function: Callable[..., None]) -> Callable[..., None]:
 class PartStage(Stage):
     """A stage that makes one artifact for each part of the corpus.
 
-    Luigi gives several parts at a time to one process, as a task with their digests joined:
-    starting the process takes longer than a part does.
+    Several parts at a time are given to one process, as a task with their digests joined:
+    starting the process takes longer than a part does. Not by Luigi's own batches: where one is
+    run again, by another worker than the first time, the daemon hands it out again and again.
     """
 
-    part = luigi.Parameter(batch_method=",".join, description="digest of the part's text")
-    max_batch_size = 8
+    part = luigi.Parameter(description="digest of the part's text; several are joined by commas")
     doing: str  # for the status line
 
     def is_whole(self) -> bool:
@@ -413,6 +414,18 @@ class PartStage(Stage):
 
     def _singles(self) -> list[PartStage]:
         return [self.clone(part=part) for part in self.part.split(",")]
+
+
+_MOST_PARTS_TOGETHER = 16
+
+
+def _together(tasks: Sequence[PartStage]) -> list[PartStage]:
+    """Tasks of one kind for single parts as fewer ones for several, as many for each worker."""
+    workers = max(1, settings.values(settings.run)["workers"])
+    rounds = math.ceil(len(tasks) / (workers * _MOST_PARTS_TOGETHER))
+    size = math.ceil(len(tasks) / (workers * rounds)) if tasks else 1
+    return [tasks[first].clone(part=",".join(task.part for task in tasks[first:first + size]))
+            for first in range(0, len(tasks), size)]
 
 
 class TokenizePart(PartStage):
@@ -498,14 +511,13 @@ class EncodePart(PartStage):
     vocabulary = luigi.Parameter(
         description="beginning of the digest of the vocabulary's words, in order")
 
-    def requires(self) -> list[TokenizePart]:
+    def requires(self) -> TokenizePart:
         # Not the vocabulary, though it is read: as for the tokens.
-        return [self.clone(TokenizePart, part=part) for part in self.part.split(",")]
+        return self.clone(TokenizePart)
 
     def artifact(self) -> Artifact:
-        tokens, = self.requires()
         ingredients = {"format": _FORMATS["shards"],
-                       "tokens": fingerprint(tokens.artifact().ingredients),
+                       "tokens": fingerprint(self.requires().artifact().ingredients),
                        "vocabulary": self.vocabulary}
         path = self.folder / "shards" / f"{fingerprint(ingredients)}.h5"
         return Artifact(self.folder, "shards", self.part, path, ingredients)
@@ -513,9 +525,8 @@ class EncodePart(PartStage):
     def make(self, artifact: Artifact) -> None:
         from model.shards import write_shard
 
-        tokens, = self.requires()
         vocabulary = self.clone(BuildVocabulary).vocabulary()
-        write_shard(tokens.artifact().path, vocabulary, artifact.path,
+        write_shard(self.requires().artifact().path, vocabulary, artifact.path,
                     part=self.part, **settings.values(settings.tokens))
 
 

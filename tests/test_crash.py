@@ -70,6 +70,22 @@ def test_a_kill_where_the_processes_hand_over(tmp_path, uninterrupted):
     assert not list(job.work.rglob(".*.tmp"))
 
 
+def test_the_daemon_gives_a_task_once_to_each_worker(tmp_path):
+    # What Luigi's own batches do not see to: where a batch is run again, by another worker than
+    # the first time, it is given out ten times a second for a minute or two.
+    job = long_job(tmp_path)
+    try:
+        code, output = job.run("run", FAILPOINT=r"replace .*/receipts/tokens/",
+                               FAILPOINT_KILLS="group", PYTHONPATH=f"{REPOSITORY}:{FAILPOINTS}")
+        assert code == -signal.SIGKILL, output
+        code, output = job.run("run")
+        assert code == 0, output
+    finally:
+        daemon.stop(job.work, int(job.settings["run"]["port"]))
+    log = (job.work / "log" / "run.log").read_text()
+    assert "TokenizePart" in log and "already running task" not in log
+
+
 def test_twenty_kills_at_random_moments(tmp_path, uninterrupted):
     expected, duration = uninterrupted
     moments = random.Random(4)

@@ -114,7 +114,8 @@ def test_the_tasks_can_be_run_by_luigi_itself(finished):
 
 def test_a_profile_goes_before_the_settings(job):
     code, output = job.run("why", "--profile", "none")
-    assert code == 1 and "there is no profile none; there are: large, million, night, reference" in output
+    assert code == 1
+    assert "there is no profile none; there are: large, million, night, reference" in output
     job.run_local()
     code, output = job.run("why", "--profile", "reference")
     assert code == 0
@@ -217,6 +218,10 @@ def test_through_the_daemon(job, monkeypatch):
             "TrainModel", "EvaluatePerplexity", "WriteReport"}
         for task in shown:
             assert not re.search("[0-9a-f]{17}", task["display_name"])
+            if task["time_running"] is None:
+                # Tokens of parts that were made in other groups than the shards are.
+                assert task["name"] == "TokenizePart"
+                continue
             assert task["status_message"], task
             # EncodeCorpus makes nothing of its own.
             assert task["progress_percentage"] is not None or task["name"] == "EncodeCorpus"

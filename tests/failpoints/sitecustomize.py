@@ -4,7 +4,7 @@ Only processes that a test starts with this folder in PYTHONPATH see it. They di
 before they call `os.fsync` or `os.replace`, or half-way through handing bytes to the operating
 system, where the environment variable FAILPOINT says so: it is a regular expression on "fsync
 PATH", "replace PATH" or "write PATH", where PATH is what is synced, the new name, or the file that
-is written.
+is written. With FAILPOINT_KILLS=group their whole process group dies.
 """
 
 import builtins
@@ -59,6 +59,8 @@ def watch(before):
 def _kill_where(expression):
     def before(event):
         if re.search(expression, event):
+            if os.environ.get("FAILPOINT_KILLS") == "group":
+                os.killpg(0, signal.SIGKILL)
             os.kill(os.getpid(), signal.SIGKILL)
 
     watch(before)
