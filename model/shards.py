@@ -52,14 +52,11 @@ def write_shard(
 ) -> None:
     """Publish the shard of one part, from its tokens and without its text.
 
-    Sentences are sorted by length, within a length by their keys (hashes of the text), and equal
-    ones stay in the order of the part.
-
     Parameters
     ----------
     tokens_file : path
-        An HDF5 file with the datasets `types`, `indices`, `lengths` and `keys` that
-        `pipeline.tokens.write_tokens` describes.
+        An HDF5 file with the datasets `types`, `indices` and `lengths` that
+        `pipeline.tokens.write_tokens` describes; its sentences, sorted by length, stay in order.
     vocabulary : Vocabulary
         Words outside it become `<unk>`.
     path : path
@@ -76,22 +73,19 @@ def write_shard(
     """
     with open_hdf5(tokens_file) as file:
         types = file["types"][()].tobytes().decode()
-        indices, lengths, keys = (file[name][()] for name in ("indices", "lengths", "keys"))
+        indices, lengths = file["indices"][()], file["lengths"][()]
     dtype = np.uint16 if len(vocabulary) <= 1 << 16 else np.uint32
     words = vocabulary.encode(types.split("\n") if types else []).astype(dtype)[indices]
 
-    lengths = lengths.astype(np.int64)
-    starts = np.cumsum(lengths) - lengths
-    starts = starts[np.lexsort((keys, lengths))]  # a stable sort, by the last of these first
-    distinct, counts = np.unique(lengths, return_counts=True)
+    distinct, counts = np.unique(lengths.astype(np.int64), return_counts=True)
     steps = distinct + 1
     offsets = np.concatenate([[0], np.cumsum(counts * steps)])
     rows = np.full(offsets[-1], vocabulary.start, dtype=dtype)
     done = 0
     for length, count, offset in zip(distinct, counts, offsets):
         block = rows[offset : offset + count * (length + 1)].reshape(count, length + 1)
-        block[:, 1:] = words[starts[done : done + count, None] + np.arange(length)]
-        done += count
+        block[:, 1:] = words[done : done + count * length].reshape(count, length)
+        done += count * length
 
     with write_hdf5(path) as file:
         for name, value in attributes.items():

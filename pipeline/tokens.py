@@ -30,7 +30,8 @@ def write_tokens(
         A part as the corpus stage publishes it: `<part_digest>.txt`.
     path : pathlib.Path
         The HDF5 file to write, with the datasets of `Tokens` (`types` as UTF-8 joined by line
-        ends) and `keys`, uint64 (sentences,): hashes of the sentences' texts.
+        ends). The sentences are in the order of the shards: by their number of tokens, then by a
+        hash of their text, and equal ones in the order of the part.
     lowercase : bool
         See `tokenize`.
     **attributes
@@ -51,13 +52,12 @@ def write_tokens(
     if _DIGEST.fullmatch(part_text.stem) and part_digest(text) != part_text.stem:
         raise DamagedFile(part_text, "its bytes do not match the digest in its name")
     sentences = text.decode("utf-8").split("\n")[:-1]
-    tokens = tokenize(sentences, lowercase=lowercase)
+    tokens = _sorted(tokenize(sentences, lowercase=lowercase), _keys(text.split(b"\n")[:-1]))
     with write_hdf5(path) as file:
         file["types"] = np.frombuffer("\n".join(tokens.types).encode(), dtype=np.uint8)
         file["counts"] = tokens.counts
         file["indices"] = tokens.indices
         file["lengths"] = tokens.lengths
-        file["keys"] = _keys(text.split(b"\n")[:-1])
         for name, value in attributes.items():
             file.attrs[name] = value
 
@@ -95,6 +95,15 @@ def read_types(path: str | os.PathLike) -> Types:
 
 def _types(file: h5py.File) -> Types:
     return Types(file["types"][()].tobytes(), file["counts"][()])
+
+
+def _sorted(tokens: Tokens, keys: np.ndarray) -> Tokens:
+    order = np.lexsort((keys, tokens.lengths))  # a stable sort, by the last of these first
+    starts = np.cumsum(tokens.lengths, dtype=np.int64) - tokens.lengths
+    lengths = tokens.lengths[order]
+    moves = starts[order] - (np.cumsum(lengths, dtype=np.int64) - lengths)
+    places = np.arange(len(tokens.indices)) + np.repeat(moves, lengths)
+    return tokens._replace(indices=tokens.indices[places], lengths=lengths)
 
 
 def _keys(sentences: list[bytes]) -> np.ndarray:
