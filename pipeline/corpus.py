@@ -18,7 +18,7 @@ import lzma
 import os
 import re
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import IO, NamedTuple
 
@@ -110,16 +110,8 @@ def _files_below(folder: Path) -> list[Path]:
     return sorted(files)
 
 
-def read_sentences(
-    path: Path,
-    *,
-    format: str = "auto",
-    max_line_bytes: int = 32768,
-    on_bad_line: Callable[[BadLine], None],
-    counts: dict[str, int],
-    progress: Callable[[int], None] | None = None,
-) -> Iterator[list[bytes]]:
-    r"""Read the sentences of one file in blocks, in bounded memory.
+class SentenceReader:
+    r"""Reads the sentences of one file in blocks, in bounded memory.
 
     Only ``\n`` and ``\r\n`` end a line. A sentence is a line in NFC, stripped of white space at
     its ends; empty ones are skipped.
@@ -140,47 +132,150 @@ def read_sentences(
         increased as the file is read.
     progress : callable, optional
         Called with the number of bytes of the file, as stored, that were read since its last call.
-
-    Yields
-    ------
-    list of bytes
-        Sentences, in UTF-8.
-
-    Raises
-    ------
-    UserError
-        When the file cannot be read or its compressed data are damaged.
     """
-    if format not in ("auto", "plain", "leipzig"):
-        raise UserError(f"the corpus format {format!r} is none of: auto, plain, leipzig.")
-    leipzig = {"auto": None, "plain": False, "leipzig": True}[format]
-    line_number = 1
-    for offset, block in _whole_lines(_chunks(path, counts, progress), max_line_bytes):
-        lines = block.split(b"\n")
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        format: str = "auto",
+        max_line_bytes: int = 32768,
+        on_bad_line: Callable[[BadLine], None],
+        counts: dict[str, int],
+        progress: Callable[[int], None] | None = None,
+    ):
+        if format not in ("auto", "plain", "leipzig"):
+            raise UserError(f"the corpus format {format!r} is none of: auto, plain, leipzig.")
+        self._path = path
+        self._leipzig = {"auto": None, "plain": False, "leipzig": True}[format]
+        self._max_line_bytes = max_line_bytes
+        self._on_bad_line = on_bad_line
+        self._counts = counts
+        self._blocks = _whole_lines(_chunks(path, counts, progress), max_line_bytes)
+        self._given_back: list[tuple[int, bytes]] = []
+        self._line_number = 1
+        self._lines: list[bytes] = []  # of the last block, if each is a sentence
+
+    def block(self) -> list[bytes] | None:
+        """The next sentences, in UTF-8; None at the end.
+
+        Raises
+        ------
+        UserError
+            When the file cannot be read or its compressed data are damaged.
+        """
+        following = self._next()
+        if following is None:
+            return None
+        offset, text = following
+        lines = text.split(b"\n")
         if not lines[-1]:
             lines.pop()
-        if leipzig is None:
-            leipzig = _begins_as_leipzig(lines)
-        sentences = (None if b"\0" in block
-                     else _good_lines(lines, bool(leipzig), max_line_bytes))
+        if self._leipzig is None:
+            self._leipzig = _begins_as_leipzig(lines)
+        sentences = (None if b"\0" in text
+                     else _good_lines(lines, bool(self._leipzig), self._max_line_bytes))
         bad = 0
         if sentences is None:
             sentences = []
-            for number, line in enumerate(lines, line_number):
+            place = offset
+            for number, line in enumerate(lines, self._line_number):
                 try:
-                    sentences.append(_sentence(line, bool(leipzig), max_line_bytes))
+                    sentences.append(_sentence(line, bool(self._leipzig), self._max_line_bytes))
                 except _Unusable as fault:
-                    place = offset + fault.offset
-                    on_bad_line(BadLine(path, number, place, str(fault), line[:max_line_bytes]))
+                    self._on_bad_line(BadLine(self._path, number, place + fault.offset, str(fault),
+                                              line[:self._max_line_bytes]))
                     bad += 1
-                offset += len(line) + 1
+                place += len(line) + 1
         sentences = [sentence for sentence in sentences if sentence]
-        line_number += len(lines)
-        counts["lines"] += len(lines)
-        counts["empty"] += len(lines) - bad - len(sentences)
-        counts["set_aside"] += bad
-        counts["sentences"] += len(sentences)
-        yield sentences
+        self._count(len(lines), len(sentences), bad)
+        self._last = offset, text
+        self._lines = lines if len(lines) == len(sentences) else []
+        return sentences
+
+    def give_back(self, number: int) -> bool:
+        """Let the last sentences of the last block be read again; False if that is not possible."""
+        if not self._lines:
+            return False
+        offset, text = self._last
+        size = sum(map(len, self._lines[:-number])) + len(self._lines) - number
+        self._given_back.append((offset + size, text[size:]))
+        self._count(-number, -number, 0)
+        self._lines = []
+        return True
+
+    def known_part(self, known: KnownParts) -> bytes | None:
+        """The text of a known part, if one comes next, byte for byte."""
+        following = self._next()
+        if following is None:
+            return None
+        offset, text = following
+        sentence = text[: max(text.find(b"\n"), 0)]
+        sizes = known.sizes(sentence)
+        if sizes and self._leipzig is None:
+            self._leipzig = _begins_as_leipzig([sentence])
+        for size in () if self._leipzig else sizes:
+            while len(text) < size and (more := self._next()):
+                if more[0] != offset + len(text):  # a line lies between that is far too long
+                    self._given_back.append(more)
+                    break
+                text += more[1]
+            part = text[:size]
+            if known.has(part) and max(map(len, part.split(b"\n"))) <= self._max_line_bytes:
+                if len(text) > size:
+                    self._given_back.append((offset + size, text[size:]))
+                lines = part.count(b"\n")
+                self._count(lines, lines, 0)
+                return part
+        self._given_back.append((offset, text))
+        return None
+
+    def _next(self) -> tuple[int, bytes] | None:
+        return self._given_back.pop() if self._given_back else next(self._blocks, None)
+
+    def _count(self, lines: int, sentences: int, bad: int) -> None:
+        self._line_number += lines
+        self._counts["lines"] += lines
+        self._counts["sentences"] += sentences
+        self._counts["set_aside"] += bad
+        self._counts["empty"] += lines - bad - sentences
+
+
+class KnownParts:
+    """Parts of an earlier run, which need not be read by lines where they come again.
+
+    A part begins where the one before it ended, and its end depends on nothing but its own
+    sentences (see `PartCutter`). So where a part begins, and the bytes of a known one come next,
+    it is that one.
+
+    Parameters
+    ----------
+    folder : pathlib.Path
+        Where parts are published.
+    parts : iterable of dict
+        Entries of a manifest that was made with the same settings, but of no side the last one,
+        which ended because the text did.
+    """
+
+    def __init__(self, folder: Path, parts: Iterable[dict]):
+        self._digests = set()
+        self._sizes: dict[bytes, list[int]] = {}
+        for part in parts:
+            try:
+                with open(part_file(folder, part["digest"]), "rb") as file:
+                    first = file.readline().removesuffix(b"\n")
+            except OSError:
+                continue  # it is read by lines, and published anew
+            self._digests.add(part["digest"])
+            self._sizes.setdefault(first, []).append(part["bytes"])
+
+    def sizes(self, sentence: bytes) -> list[int]:
+        """The sizes in bytes of the known parts that begin with a sentence."""
+        return self._sizes.get(sentence, [])
+
+    def has(self, text: bytes) -> bool:
+        """Whether a text is a known part."""
+        return part_digest(text) in self._digests
 
 
 def hash_sentences(sentences: list[bytes]) -> np.ndarray:
@@ -228,7 +323,10 @@ class PartCutter:
         self._pending_bytes = 0
 
     def add(self, sentences: list[bytes], hashes: np.ndarray) -> Iterator[list[bytes]]:
-        """Take more sentences (with their hashes), and yield the parts that are complete."""
+        """Take more sentences (with their hashes), and yield the parts that are complete.
+
+        Sentences after a part are taken when the next one is asked for.
+        """
         borders = np.flatnonzero(_mix(hashes, _BORDER_SALT) % self._sentences_per_part == 0) + 1
         sizes = np.fromiter(map(len, sentences), dtype=np.int64, count=len(sentences)) + 1
         ends = np.concatenate([[0], np.cumsum(sizes)])  # byte ends of the sentences in this call
@@ -249,6 +347,11 @@ class PartCutter:
             if stop <= len(sentences):
                 yield from self.finish()
             start = stop
+
+    @property
+    def pending(self) -> int:
+        """The number of sentences of the part that has begun."""
+        return len(self._pending)
 
     def finish(self) -> Iterator[list[bytes]]:
         """Yield the last part, if any sentence is left."""
@@ -275,6 +378,7 @@ def split_corpus(
     test_share: float = 0.01,
     sentences_per_part: int = 16000,
     max_line_bytes: int = 32768,
+    known: Iterable[dict] = (),
     progress: Callable[[int], None] | None = None,
 ) -> dict:
     """Read a corpus and publish its parts.
@@ -291,7 +395,7 @@ def split_corpus(
         Where bad lines go: a table of file, line, byte offset, reason and raw bytes (escaped as in
         Python), tabs between. Written only with ``on_bad_line="set_aside"``.
     format : {"auto", "plain", "leipzig"}
-        See `read_sentences`.
+        See `SentenceReader`.
     on_bad_line : {"stop", "set_aside"}
         What to do with a line that is not valid UTF-8, holds a NUL byte, is too long, or lacks the
         Leipzig corpora's id.
@@ -301,6 +405,8 @@ def split_corpus(
         The expected size of a part.
     max_line_bytes : int
         A longer line is a bad one.
+    known : iterable of dict, optional
+        See `KnownParts`: makes no difference but in time.
     progress : callable, optional
         Called with the number of bytes, as stored, that have been read of all files together.
 
@@ -343,33 +449,36 @@ def split_corpus(
         if progress:
             progress(read_bytes)
 
-    def keep(side: str, complete: Iterator[list[bytes]]) -> None:
-        for part in complete:
-            parts[side].append(_publish_part(part, parts_folder))
+    def keep(side: str, text: bytes) -> None:
+        parts[side].append(_publish_part(text, parts_folder))
 
+    known_parts = KnownParts(parts_folder, known)
     with contextlib.ExitStack() as stack:
         handle_bad_line: Callable[[BadLine], None] = _stop
         if on_bad_line == "set_aside":
             handle_bad_line = stack.enter_context(_set_aside(set_aside_file))
         for own_side, path in identities:
             before = dict(counts)
-            for sentences in read_sentences(
+            reader = SentenceReader(
                 path,
                 format=format,
                 max_line_bytes=max_line_bytes,
                 on_bad_line=handle_bad_line,
                 counts=counts,
                 progress=advance,
-            ):
-                hashes = hash_sentences(sentences)
-                if own_side != "train" or drawn_shares == (0.0, 0.0):
-                    keep(own_side, cutters[own_side].add(sentences, hashes))
-                    continue
-                chosen = choose_sides(hashes, *drawn_shares)
-                for position, side in enumerate(SIDES):
-                    places = np.flatnonzero(chosen == position)
-                    own = [sentences[place] for place in places.tolist()]
-                    keep(side, cutters[side].add(own, hashes[places]))
+            )
+            if own_side != "train" or drawn_shares == (0.0, 0.0):
+                for text in _parts_of(reader, cutters[own_side], known_parts):
+                    keep(own_side, text)
+            else:
+                for sentences in iter(reader.block, None):
+                    hashes = hash_sentences(sentences)
+                    chosen = choose_sides(hashes, *drawn_shares)
+                    for position, side in enumerate(SIDES):
+                        places = np.flatnonzero(chosen == position)
+                        own = [sentences[place] for place in places.tolist()]
+                        for part in cutters[side].add(own, hashes[places]):
+                            keep(side, _text(part))
             file_counts.append(
                 {
                     "side": own_side,
@@ -379,10 +488,32 @@ def split_corpus(
                 }
             )
         for side in SIDES:
-            keep(side, cutters[side].finish())
+            for part in cutters[side].finish():
+                keep(side, _text(part))
         _check_sides(parts, patterns, counts)
         _check_unchanged(identities, patterns)
     return {"sides": parts, "counts": {"files": len(file_counts), **counts}, "files": file_counts}
+
+
+def _parts_of(reader: SentenceReader, cutter: PartCutter, known: KnownParts) -> Iterator[bytes]:
+    """The texts of the parts that a file completes, all of its sentences being of one side."""
+    while True:
+        while not cutter.pending and (text := reader.known_part(known)) is not None:
+            yield text
+        sentences = reader.block()
+        if sentences is None:
+            return
+        taken = -cutter.pending
+        for part in cutter.add(sentences, hash_sentences(sentences)):
+            yield _text(part)
+            taken += len(part)
+            left = len(sentences) - taken
+            if left and known.sizes(sentences[taken]) and reader.give_back(left):
+                break
+
+
+def _text(sentences: list[bytes]) -> bytes:
+    return b"\n".join(sentences) + b"\n"
 
 
 def _identities(patterns: dict[str, str | None]) -> dict[tuple[str, Path], tuple[int, int, int]]:
@@ -426,10 +557,14 @@ def _check_sides(parts: dict[str, list], patterns: dict[str, str | None], counts
         )
 
 
-def _publish_part(sentences: list[bytes], folder: Path) -> dict:
-    text = b"\n".join(sentences) + b"\n"
+def part_file(folder: Path, digest: str) -> Path:
+    """Where a part's text lies."""
+    return folder / f"{digest}.txt"
+
+
+def _publish_part(text: bytes, folder: Path) -> dict:
     digest = part_digest(text)
-    path = folder / f"{digest}.txt"
+    path = part_file(folder, digest)
     # A part that is there is compared whole: cheap beside reading the corpus, and a damaged one
     # is repaired.
     try:
@@ -439,7 +574,7 @@ def _publish_part(sentences: list[bytes], folder: Path) -> dict:
     if not there:
         with publish(path) as temporary:
             temporary.write_bytes(text)
-    return {"digest": digest, "sentences": len(sentences), "bytes": len(text)}
+    return {"digest": digest, "sentences": text.count(b"\n"), "bytes": len(text)}
 
 
 def _stop(bad: BadLine) -> None:

@@ -37,7 +37,7 @@ from pipeline.artifacts import (
     fingerprint,
     receipts,
 )
-from pipeline.corpus import SIDES, corpus_files, split_corpus
+from pipeline.corpus import SIDES, corpus_files, part_file, split_corpus
 from pipeline.download import download, unpack
 from pipeline.kjv import extract_kjv
 from pipeline.model_process import run_model_command
@@ -337,8 +337,9 @@ class SplitCorpus(Stage):
             for files in artifact.ingredients["files"].values() for path in files)
         manifest = split_corpus(
             *self.inputs(),
-            parts_folder=self.folder / "parts",
+            parts_folder=self._parts_folder,
             set_aside_file=self.set_aside_file(artifact),
+            known=self._known_parts(),
             progress=_throttled(lambda done: self.say("reading the corpus", done / total)),
             **self.reading(),
         )
@@ -364,7 +365,29 @@ class SplitCorpus(Stage):
 
     def part_file(self, digest: str) -> Path:
         """Where a part's text lies."""
-        return self.folder / "parts" / f"{digest}.txt"
+        return part_file(self._parts_folder, digest)
+
+    @property
+    def _parts_folder(self) -> Path:
+        return self.folder / "parts"
+
+    def _known_parts(self) -> list[dict]:
+        """What the newest earlier run with the same settings has to offer to `KnownParts`."""
+        wanted = {"format": _FORMATS["corpus"], "settings": self.reading()}
+        path = _newest(self.folder, "corpus", lambda ingredients: (
+            ingredients.items() >= wanted.items()))
+        sides = _read_manifest(path).content["sides"] if path else {}
+        return [part for parts in sides.values() for part in parts[:-1]]
+
+
+def _newest(work: Path, stage: str, fits: Callable[[dict], bool]) -> Path | None:
+    """The artifact of a stage that was finished last, is whole, and whose ingredients fit."""
+    for receipt in sorted(receipts(work, stage), key=lambda r: r["finished"], reverse=True):
+        artifact = Artifact(work, stage, receipt["name"], work / receipt["path"],
+                            receipt["ingredients"])
+        if fits(artifact.ingredients) and artifact.is_whole():
+            return artifact.path
+    return None
 
 
 @functools.lru_cache(maxsize=4)
@@ -585,7 +608,11 @@ class TrainModel(Stage):
     def make(self, artifact: Artifact) -> dict:
         shards = self.requires()
         network, training = map(settings.values, (settings.network, settings.training))
-        previous = _newest_model(self.folder, network) if training["warm_start"] else None
+        shapes = {name: network[name] for name in ("num_units", "num_layers", "peepholes")}
+        previous = None
+        if training["warm_start"]:
+            previous = _newest(self.folder, "models", lambda ingredients: (
+                ingredients["network"].items() >= shapes.items()))
         folder = artifact.path.parent
         job = {
             "folder": str(folder),
@@ -612,17 +639,6 @@ class TrainModel(Stage):
         # No browser follows it from the visualiser, but it says where the page lies.
         self.link(page.resolve().as_uri())
         return {"previous": job["previous"]}
-
-
-def _newest_model(work: Path, network: dict) -> Path | None:
-    """The model with weights of a network's shapes that was finished last and is still whole."""
-    shapes = ("num_units", "num_layers", "peepholes")
-    for receipt in sorted(receipts(work, "models"), key=lambda r: r["finished"], reverse=True):
-        path, ingredients = work / receipt["path"], receipt["ingredients"]
-        if all(ingredients["network"][name] == network[name] for name in shapes) and (
-                Artifact(work, "models", "model", path, ingredients).is_whole()):
-            return path
-    return None
 
 
 class EvaluatePerplexity(Stage):

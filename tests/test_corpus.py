@@ -19,10 +19,10 @@ from pipeline import corpus
 from pipeline.corpus import (
     SIDES,
     PartCutter,
+    SentenceReader,
     choose_sides,
     corpus_files,
     hash_sentences,
-    read_sentences,
     split_corpus,
 )
 
@@ -49,8 +49,8 @@ def compress(text: bytes, suffix: str) -> bytes:
 def read(path, **options):
     """All sentences of a file as text, its bad lines, and the counts."""
     bad, counts = [], collections.Counter()
-    blocks = read_sentences(path, on_bad_line=bad.append, counts=counts, **options)
-    return [s.decode() for block in blocks for s in block], bad, counts
+    reader = SentenceReader(path, on_bad_line=bad.append, counts=counts, **options)
+    return [s.decode() for block in iter(reader.block, None) for s in block], bad, counts
 
 
 def naive_sentences(content: bytes) -> list[str]:
@@ -91,6 +91,11 @@ def cut(sentences, sentences_per_part, block=7):
         parts += cutter.add(piece, hash_sentences(piece))
     parts += cutter.finish()
     return [[s.decode() for s in part] for part in parts]
+
+
+def known(manifest):
+    """Of a manifest, the parts that `KnownParts` may be given."""
+    return [part for side in SIDES for part in manifest["sides"][side][:-1]]
 
 
 # Files
@@ -380,6 +385,88 @@ def test_the_parts_joined_are_the_stream_whatever_the_blocks(sentences, sentence
     assert [s for part in parts for s in part] == sentences
     assert all(1 <= len(part) <= 8 * sentences_per_part for part in parts)
     assert parts == cut(sentences, sentences_per_part, len(sentences))
+
+
+WORDS = [f"{letter}{number}" for letter in "abcdefgh" for number in range(40)]
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    before=st.lists(st.sampled_from(WORDS), min_size=1, max_size=120),
+    edits=st.lists(
+        st.tuples(
+            st.integers(0, 120), st.integers(0, 3),
+            st.lists(
+                st.sampled_from([*WORDS, "", " a0", "a0\r", "12\tid", "long " * 30, "e\u0301"]),
+                max_size=4,
+            ),
+        ),
+        max_size=3,
+    ),
+    files=st.integers(1, 3),
+    block_bytes=st.integers(3, 60),
+    format=st.sampled_from(["auto", "plain"]),
+)
+def test_known_parts_make_no_difference(
+    tmp_path_factory, before, edits, files, block_bytes, format
+):
+    folder = tmp_path_factory.mktemp("corpus")
+    after = list(before)
+    for place, removed, inserted in edits:
+        after[place : place + removed] = inserted
+
+    def split_all(lines, name, **options):
+        (folder / name).mkdir()
+        bounds = [len(lines) * n // files for n in range(files + 1)]
+        for n, (start, stop) in enumerate(zip(bounds, bounds[1:])):
+            (folder / name / f"{n}.txt").write_text(
+                "".join(f"{line}\n" for line in lines[start:stop]), newline="")
+        try:
+            manifest = split_corpus(
+                str(folder / name), *[str(folder / "other.txt")] * 2, folder / "parts",
+                folder / f"{name}.tsv", sentences_per_part=4, format=format, max_line_bytes=100,
+                on_bad_line="set_aside", **options)
+        except UserError as error:
+            return str(error).replace(name, "NAME")
+        for entry in manifest["files"]:
+            entry["path"] = entry["path"].replace(f"/{name}/", "/NAME/")
+        return manifest, (folder / f"{name}.tsv").read_text().replace(f"/{name}/", "/NAME/")
+
+    (folder / "other.txt").write_text("other\n")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(corpus, "_BLOCK_BYTES", block_bytes)
+        manifest, _ = split_all(before, "before")
+        expected = split_all(after, "after")
+        assert split_all(after, "again", known=known(manifest)) == expected
+
+
+def test_a_line_that_grew_in_nfc_is_too_long_where_it_comes_again(tmp_path):
+    line = "\u0958" * 30  # 90 bytes; in NFC, where it is two characters, 180
+    sentences = [f"{line} {n}" for n in range(100)]
+    options = {"sentences_per_part": 10, "max_line_bytes": 100, "on_bad_line": "set_aside"}
+    manifest, sides = split(tmp_path, sentences, VERSES, VERSES, **options)
+    again = ["short", *(sentence for part in sides["train"] for sentence in part)]
+    changed, _ = split(tmp_path, again, VERSES, VERSES, known=known(manifest), **options)
+    assert changed["counts"]["set_aside"] == len(sentences)
+    again[:1] = []
+    changed, _ = split(tmp_path, [*again, "short"], VERSES, VERSES, known=known(manifest), **options)
+    assert changed["counts"]["set_aside"] == len(sentences)
+
+
+def test_lines_of_known_parts_are_not_looked_at(tmp_path, monkeypatch):
+    sentences = [f"{verse} {n}" for n in range(500) for verse in VERSES]
+    manifest, _ = split(tmp_path, sentences, VERSES, VERSES, sentences_per_part=300)
+    seen = []
+    monkeypatch.setattr(corpus, "_good_lines", lambda lines, *others: seen.extend(lines) or lines)
+    sentences[1700] += " indeed"
+    changed, _ = split(tmp_path, sentences, VERSES, VERSES, sentences_per_part=300,
+                       known=known(manifest))
+    assert changed["counts"]["sentences"] == len(sentences) + 2 * len(VERSES)
+    assert sentences[1700].encode() in seen and sentences[0].encode() not in seen
+    before, after = ({part["digest"] for part in each["sides"]["train"]}
+                     for each in (manifest, changed))
+    assert 1 <= len(after - before) <= 2
+
 
 
 @settings(max_examples=300)
