@@ -110,6 +110,14 @@ def _files_below(folder: Path) -> list[Path]:
     return sorted(files)
 
 
+class Part(NamedTuple):
+    """A part: its text, a sentence and a line end each; see `part_digest`."""
+
+    text: bytes
+    digest: str
+    sentences: int
+
+
 class SentenceReader:
     r"""Reads the sentences of one file in blocks, in bounded memory.
 
@@ -204,8 +212,8 @@ class SentenceReader:
         self._lines = []
         return True
 
-    def known_part(self, known: KnownParts) -> bytes | None:
-        """The text of a known part, if one comes next, byte for byte."""
+    def known_part(self, known: KnownParts) -> Part | None:
+        """A known part, if one comes next, byte for byte."""
         following = self._next()
         if following is None:
             return None
@@ -220,12 +228,12 @@ class SentenceReader:
                     self._given_back.append(more)
                     break
                 text += more[1]
-            part = text[:size]
-            if known.has(part) and max(map(len, part.split(b"\n"))) <= self._max_line_bytes:
+            part = known.part(text[:size])
+            # A line may have been too long before it was brought to NFC.
+            if part and _longest_line(part.text) <= self._max_line_bytes:
                 if len(text) > size:
                     self._given_back.append((offset + size, text[size:]))
-                lines = part.count(b"\n")
-                self._count(lines, lines, 0)
+                self._count(part.sentences, part.sentences, 0)
                 return part
         self._given_back.append((offset, text))
         return None
@@ -258,7 +266,7 @@ class KnownParts:
     """
 
     def __init__(self, folder: Path, parts: Iterable[dict]):
-        self._digests = set()
+        self._sentences: dict[str, int] = {}
         self._sizes: dict[bytes, list[int]] = {}
         for part in parts:
             try:
@@ -266,16 +274,17 @@ class KnownParts:
                     first = file.readline().removesuffix(b"\n")
             except OSError:
                 continue  # it is read by lines, and published anew
-            self._digests.add(part["digest"])
+            self._sentences[part["digest"]] = part["sentences"]
             self._sizes.setdefault(first, []).append(part["bytes"])
 
     def sizes(self, sentence: bytes) -> list[int]:
         """The sizes in bytes of the known parts that begin with a sentence."""
         return self._sizes.get(sentence, [])
 
-    def has(self, text: bytes) -> bool:
-        """Whether a text is a known part."""
-        return part_digest(text) in self._digests
+    def part(self, text: bytes) -> Part | None:
+        """The known part with a text, if there is one."""
+        digest = part_digest(text)
+        return Part(text, digest, self._sentences[digest]) if digest in self._sentences else None
 
 
 def hash_sentences(sentences: list[bytes]) -> np.ndarray:
@@ -322,7 +331,7 @@ class PartCutter:
         self._pending: list[bytes] = []
         self._pending_bytes = 0
 
-    def add(self, sentences: list[bytes], hashes: np.ndarray) -> Iterator[list[bytes]]:
+    def add(self, sentences: list[bytes], hashes: np.ndarray) -> Iterator[Part]:
         """Take more sentences (with their hashes), and yield the parts that are complete.
 
         Sentences after a part are taken when the next one is asked for.
@@ -353,10 +362,12 @@ class PartCutter:
         """The number of sentences of the part that has begun."""
         return len(self._pending)
 
-    def finish(self) -> Iterator[list[bytes]]:
+    def finish(self) -> Iterator[Part]:
         """Yield the last part, if any sentence is left."""
         if self._pending:
-            part, self._pending, self._pending_bytes = self._pending, [], 0
+            text = b"\n".join(self._pending) + b"\n"
+            part = Part(text, part_digest(text), len(self._pending))
+            self._pending, self._pending_bytes = [], 0
             yield part
 
 
@@ -449,8 +460,11 @@ def split_corpus(
         if progress:
             progress(read_bytes)
 
-    def keep(side: str, text: bytes) -> None:
-        parts[side].append(_publish_part(text, parts_folder))
+    def keep(side: str, part: Part) -> None:
+        _publish_part(part, parts_folder)
+        parts[side].append(
+            {"digest": part.digest, "sentences": part.sentences, "bytes": len(part.text)}
+        )
 
     known_parts = KnownParts(parts_folder, known)
     with contextlib.ExitStack() as stack:
@@ -468,8 +482,8 @@ def split_corpus(
                 progress=advance,
             )
             if own_side != "train" or drawn_shares == (0.0, 0.0):
-                for text in _parts_of(reader, cutters[own_side], known_parts):
-                    keep(own_side, text)
+                for part in _parts_of(reader, cutters[own_side], known_parts):
+                    keep(own_side, part)
             else:
                 for sentences in iter(reader.block, None):
                     hashes = hash_sentences(sentences)
@@ -478,7 +492,7 @@ def split_corpus(
                         places = np.flatnonzero(chosen == position)
                         own = [sentences[place] for place in places.tolist()]
                         for part in cutters[side].add(own, hashes[places]):
-                            keep(side, _text(part))
+                            keep(side, part)
             file_counts.append(
                 {
                     "side": own_side,
@@ -489,31 +503,27 @@ def split_corpus(
             )
         for side in SIDES:
             for part in cutters[side].finish():
-                keep(side, _text(part))
+                keep(side, part)
         _check_sides(parts, patterns, counts)
         _check_unchanged(identities, patterns)
     return {"sides": parts, "counts": {"files": len(file_counts), **counts}, "files": file_counts}
 
 
-def _parts_of(reader: SentenceReader, cutter: PartCutter, known: KnownParts) -> Iterator[bytes]:
-    """The texts of the parts that a file completes, all of its sentences being of one side."""
+def _parts_of(reader: SentenceReader, cutter: PartCutter, known: KnownParts) -> Iterator[Part]:
+    """The parts that a file completes, all of its sentences being of one side."""
     while True:
-        while not cutter.pending and (text := reader.known_part(known)) is not None:
-            yield text
+        while not cutter.pending and (part := reader.known_part(known)) is not None:
+            yield part
         sentences = reader.block()
         if sentences is None:
             return
         taken = -cutter.pending
         for part in cutter.add(sentences, hash_sentences(sentences)):
-            yield _text(part)
-            taken += len(part)
+            yield part
+            taken += part.sentences
             left = len(sentences) - taken
             if left and known.sizes(sentences[taken]) and reader.give_back(left):
                 break
-
-
-def _text(sentences: list[bytes]) -> bytes:
-    return b"\n".join(sentences) + b"\n"
 
 
 def _identities(patterns: dict[str, str | None]) -> dict[tuple[str, Path], tuple[int, int, int]]:
@@ -562,19 +572,17 @@ def part_file(folder: Path, digest: str) -> Path:
     return folder / f"{digest}.txt"
 
 
-def _publish_part(text: bytes, folder: Path) -> dict:
-    digest = part_digest(text)
-    path = part_file(folder, digest)
+def _publish_part(part: Part, folder: Path) -> None:
+    path = part_file(folder, part.digest)
     # A part that is there is compared whole: cheap beside reading the corpus, and a damaged one
     # is repaired.
     try:
-        there = path.read_bytes() == text
+        there = path.read_bytes() == part.text
     except OSError:  # most often there is no such part; other failures recur when it is written
         there = False
     if not there:
         with publish(path) as temporary:
-            temporary.write_bytes(text)
-    return {"digest": digest, "sentences": text.count(b"\n"), "bytes": len(text)}
+            temporary.write_bytes(part.text)
 
 
 def _stop(bad: BadLine) -> None:
@@ -648,6 +656,12 @@ def _good_lines(lines: list[bytes], leipzig: bool, max_line_bytes: int) -> list[
                 else clean(line.decode()).encode() for line in lines]
     except UnicodeDecodeError:
         return None
+
+
+def _longest_line(text: bytes) -> int:
+    """The bytes of the longest line of a text that ends with a line end."""
+    ends = np.flatnonzero(np.frombuffer(text, dtype=np.uint8) == ord("\n"))
+    return int(np.diff(ends, prepend=-1).max()) - 1
 
 
 def _is_identifier(text: str) -> bool:

@@ -90,7 +90,7 @@ def cut(sentences, sentences_per_part, block=7):
         piece = encoded[start : start + block]
         parts += cutter.add(piece, hash_sentences(piece))
     parts += cutter.finish()
-    return [[s.decode() for s in part] for part in parts]
+    return [part.text.decode().split("\n")[:-1] for part in parts]
 
 
 def known(manifest):
