@@ -75,7 +75,8 @@ class Types(NamedTuple):
     Attributes
     ----------
     lines : bytes
-        A word a line, in UTF-8: far less memory than a list of them takes.
+        A word a line, in UTF-8 and the order of their code points: far less memory than a list of
+        them takes.
     counts : unsigned integer array (types,)
     """
 

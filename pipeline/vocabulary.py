@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import bisect
 import itertools
 import os
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
@@ -13,7 +14,7 @@ from model.files import UserError
 from model.vocabulary import END, SPECIALS, START, UNKNOWN, Vocabulary, read_lines
 from pipeline.tokens import Types
 
-_FREQUENT = 8  # occurrences in a part: few of its types have so many; any number from 1 is right
+_FREQUENT = 16  # occurrences in a part: few of its types have so many; any number from 1 is right
 
 
 def build_vocabulary(
@@ -56,7 +57,7 @@ def build_vocabulary(
                 "room for words."
             )
         room = size - len(SPECIALS)
-        counts = _count(parts, _candidates(parts, room))
+        counts = _count_frequent(parts, room)
         frequent = [entry for entry in counts.items() if entry[1] >= minimum_count]
         chosen = dict(sorted(frequent, key=_order)[:room])
         if not chosen:
@@ -90,28 +91,45 @@ def _count(parts: Iterable[Types], words: Iterable[str]) -> dict[str, int]:
     return totals
 
 
-def _candidates(parts: Sequence[Types], room: int) -> Iterable[str]:
-    """Some words, among them the `room` most frequent and all that are as frequent as these.
+def _count_frequent(parts: Sequence[Types], room: int) -> dict[str, int]:
+    """The counts of some words, among them the `room` most frequent and all as frequent as these.
 
     Most of a corpus's types are rare, and adding up all of their counts takes more time than all
     else in this stage. So only those counts are added up that are not small; what the others can
-    come to at most tells which words are out of the question.
+    come to at most tells which words are out of the question. Of those that are left the small
+    counts are looked up.
     """
-    words: list[str] = []
-    their_counts = []
-    for part in parts:
-        places = np.flatnonzero(part.counts >= _FREQUENT)
-        words += map(part.words().__getitem__, places.tolist())
-        their_counts.append(part.counts[places])
+    places = [np.flatnonzero(part.counts >= _FREQUENT) for part in parts]
+    words = [word for part, where in zip(parts, places) for word in _lines(part.lines, where)]
     numbers = {word: number for number, word in enumerate(dict.fromkeys(words))}
     found = np.fromiter(map(numbers.__getitem__, words), np.int64, len(words))
-    at_least = np.bincount(found, weights=np.concatenate(their_counts))
+    counts = np.concatenate([part.counts[where] for part, where in zip(parts, places)])
+    at_least = np.bincount(found, weights=counts).astype(np.int64)
     at_most = at_least + (_FREQUENT - 1) * (len(parts) - np.bincount(found))
-    if len(numbers) >= room:
-        bound = np.partition(at_least, -room)[-room]
-        if bound > (_FREQUENT - 1) * len(parts):  # the most of a word that is frequent in no part
-            return itertools.compress(numbers, at_most >= bound)
-    return itertools.chain.from_iterable(part.words() for part in parts)
+    bound = np.partition(at_least, -room)[-room] if len(numbers) >= room else 0
+    if bound <= (_FREQUENT - 1) * len(parts):  # so much a word can have that is in no part frequent
+        all_words, all_counts = count_types(parts)
+        return dict(zip(all_words, all_counts.tolist()))
+
+    chosen = np.flatnonzero(at_most >= bound)
+    candidates = [word for word, most in zip(numbers, at_most >= bound) if most]
+    totals = at_least[chosen]
+    of_part = np.split(found, np.cumsum(list(map(len, places)))[:-1])
+    for part, added in zip(parts, of_part):
+        types = part.lines.split(b"\n")  # in order: that of code points is that of UTF-8's bytes
+        for number in np.flatnonzero(~np.isin(chosen, added)).tolist():
+            place = bisect.bisect_left(types, candidates[number])
+            if place < len(types) and types[place] == candidates[number]:
+                totals[number] += part.counts[place]
+    return dict(zip(map(bytes.decode, candidates), totals.tolist()))
+
+
+def _lines(text: bytes, places: np.ndarray) -> Iterator[bytes]:
+    """Some lines of a text."""
+    ends = np.append(np.flatnonzero(np.frombuffer(text, np.uint8) == ord("\n")), len(text))
+    starts = np.append(0, ends[:-1] + 1)
+    for start, end in zip(starts[places].tolist(), ends[places].tolist()):
+        yield text[start:end]
 
 
 def _order(entry: tuple[str, int]) -> tuple[int, str]:
