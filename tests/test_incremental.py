@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from model.files import DamagedFile, UserError, write_hdf5
-from pipeline import tasks
+from pipeline import corpus, tasks
 from pipeline.artifacts import fingerprint
 from pipeline.gc import remove, unreferenced
 from tests.jobs import Job, reset_settings, results, sentences, write
@@ -56,6 +56,25 @@ def known(expected):
     """Of what a run would make, that which does not depend on what it makes before."""
     return {title: reason for title, reason in expected.items()
             if reason != "depends on what the tasks above make"}
+
+
+def test_lines_are_looked_at_again_only_where_something_changed(job, monkeypatch):
+    seen = []
+    original = corpus._good_lines
+    monkeypatch.setattr(corpus, "_good_lines", lambda lines, *others: (
+        seen.extend(lines) or original(lines, *others)))
+    everything = {line.encode() for line in job.lines}
+    job.build(tasks.SplitCorpus)
+    assert everything <= set(seen)
+    seen.clear()
+    job.lines[300] += " word01"
+    write(job.train, job.lines)
+    job.build(tasks.SplitCorpus)
+    assert job.lines[300].encode() in seen and job.lines[0].encode() not in seen
+    seen.clear()
+    job.set("corpus", sentences_per_part=60)  # parts of other settings tell nothing
+    job.build(tasks.SplitCorpus)
+    assert {line.encode() for line in job.lines} <= set(seen)
 
 
 def tokenized(made):
