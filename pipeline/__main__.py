@@ -92,7 +92,7 @@ def run_command(options: argparse.Namespace) -> int:
             _log_to(work / "log" / "run.log")
         # Luigi's own lock is one for all working folders and users; ours is held already.
         arguments = ["WriteReport", "--working-folder", str(work), "--workers", str(workers),
-                     "--run-workers", str(workers), "--no-lock", *_corpus_flags(options)]
+                     "--no-lock", *_corpus_flags(options)]
         if scheduler == "local":
             arguments += ["--local-scheduler"]
         else:

@@ -162,7 +162,8 @@ class SentenceReader:
         self._blocks = _whole_lines(_chunks(path, counts, progress), max_line_bytes)
         self._given_back: list[tuple[int, bytes]] = []
         self._line_number = 1
-        self._lines: list[bytes] = []  # of the last block, if each is a sentence
+        self._block = 0, b""  # the last one,
+        self._lines: list[bytes] = []  # and its lines, if each is a sentence
 
     def block(self) -> list[bytes] | None:
         """The next sentences, in UTF-8; None at the end.
@@ -197,36 +198,46 @@ class SentenceReader:
                 place += len(line) + 1
         sentences = [sentence for sentence in sentences if sentence]
         self._count(len(lines), len(sentences), bad)
-        self._last = offset, text
+        self._block = following
         self._lines = lines if len(lines) == len(sentences) else []
         return sentences
 
-    def give_back(self, number: int) -> bool:
-        """Let the last sentences of the last block be read again; False if that is not possible."""
-        if not self._lines:
+    def give_back(self, number: int, known: KnownParts) -> bool:
+        """Let the last sentences of the last block be read again, if a known part may come there.
+
+        Returns
+        -------
+        bool
+            Whether that was done.
+        """
+        if self._leipzig or not self._lines:
             return False
-        offset, text = self._last
-        size = sum(map(len, self._lines[:-number])) + len(self._lines) - number
-        self._given_back.append((offset + size, text[size:]))
+        offset, text = self._block
+        place = sum(map(len, self._lines[:-number])) + len(self._lines) - number
+        rest = text[place:]
+        if not any(size > len(rest) or known.part(rest[:size]) for size in known.sizes(rest)):
+            return False
+        self._given_back.append((offset + place, rest))
         self._count(-number, -number, 0)
         self._lines = []
         return True
 
     def known_part(self, known: KnownParts) -> Part | None:
         """A known part, if one comes next, byte for byte."""
-        following = self._next()
-        if following is None:
+        first = self._next()
+        if first is None:
             return None
-        offset, text = following
-        sentence = text[: max(text.find(b"\n"), 0)]
-        sizes = known.sizes(sentence)
+        offset, text = first
+        blocks = [first]
+        sizes = known.sizes(text)
         if sizes and self._leipzig is None:
-            self._leipzig = _begins_as_leipzig([sentence])
-        for size in () if self._leipzig else sizes:
+            self._leipzig = _begins_as_leipzig([text])
+        for size in sizes if not self._leipzig else ():
             while len(text) < size and (more := self._next()):
                 if more[0] != offset + len(text):  # a line lies between that is far too long
                     self._given_back.append(more)
                     break
+                blocks.append(more)
                 text += more[1]
             part = known.part(text[:size])
             # A line may have been too long before it was brought to NFC.
@@ -235,7 +246,7 @@ class SentenceReader:
                     self._given_back.append((offset + size, text[size:]))
                 self._count(part.sentences, part.sentences, 0)
                 return part
-        self._given_back.append((offset, text))
+        self._given_back += reversed(blocks)
         return None
 
     def _next(self) -> tuple[int, bytes] | None:
@@ -267,19 +278,20 @@ class KnownParts:
 
     def __init__(self, folder: Path, parts: Iterable[dict]):
         self._sentences: dict[str, int] = {}
-        self._sizes: dict[bytes, list[int]] = {}
+        self._sizes: dict[bytes, set[int]] = {}
         for part in parts:
             try:
                 with open(part_file(folder, part["digest"]), "rb") as file:
-                    first = file.readline().removesuffix(b"\n")
+                    first = file.readline(part["bytes"])
             except OSError:
                 continue  # it is read by lines, and published anew
             self._sentences[part["digest"]] = part["sentences"]
-            self._sizes.setdefault(first, []).append(part["bytes"])
+            self._sizes.setdefault(first, set()).add(part["bytes"])
 
-    def sizes(self, sentence: bytes) -> list[int]:
-        """The sizes in bytes of the known parts that begin with a sentence."""
-        return self._sizes.get(sentence, [])
+    def sizes(self, text: bytes) -> list[int]:
+        """The sizes in bytes of the known parts with which a text may begin."""
+        sizes = self._sizes.get(text[: text.find(b"\n") + 1], ())
+        return sorted(size for size in sizes if text[size - 1 : size] in (b"\n", b""))
 
     def part(self, text: bytes) -> Part | None:
         """The known part with a text, if there is one."""
@@ -522,7 +534,7 @@ def _parts_of(reader: SentenceReader, cutter: PartCutter, known: KnownParts) -> 
             yield part
             taken += part.sentences
             left = len(sentences) - taken
-            if left and known.sizes(sentences[taken]) and reader.give_back(left):
+            if left and reader.give_back(left, known):
                 break
 
 

@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import luigi
+import luigi.interface
 import luigi.rpc
 
 from model.files import DamagedFile, UserError, publish
@@ -172,8 +173,11 @@ class Stage(Shown):
         return None
 
     def make_parts(self) -> Iterator[Sequence[luigi.Task]]:
-        """Let Luigi make the parts that are not complete."""
-        missing = [part for part in self.parts() if not part.complete()]
+        """Let Luigi make the parts that are not complete.
+
+        Luigi calls `run` once more when these are made: then none is missing.
+        """
+        missing = [part for part in dict.fromkeys(self.parts()) if not part.complete()]
         if missing:
             self.say(f"waiting for {len(missing)} parts")
         yield _together(missing)
@@ -439,12 +443,12 @@ class PartStage(Stage):
         return [self.clone(part=part) for part in self.part.split(",")]
 
 
-_MOST_PARTS_TOGETHER = 16
+_MOST_PARTS_TOGETHER = 16  # of a million sentences each worker gets two such groups
 
 
 def _together(tasks: Sequence[PartStage]) -> list[PartStage]:
-    """Tasks of one kind for single parts as fewer ones for several, as many for each worker."""
-    workers = max(1, settings.values(settings.run)["workers"])
+    """Tasks for single parts as fewer ones for several, about as many for each worker."""
+    workers = luigi.interface.core().workers
     rounds = math.ceil(len(tasks) / (workers * _MOST_PARTS_TOGETHER))
     size = math.ceil(len(tasks) / (workers * rounds)) if tasks else 1
     return [tasks[first].clone(part=",".join(task.part for task in tasks[first:first + size]))

@@ -52,7 +52,8 @@ def write_tokens(
     if _DIGEST.fullmatch(part_text.stem) and part_digest(text) != part_text.stem:
         raise DamagedFile(part_text, "its bytes do not match the digest in its name")
     sentences = text.decode("utf-8").split("\n")[:-1]
-    tokens = _sorted(tokenize(sentences, lowercase=lowercase), _keys(text.split(b"\n")[:-1]))
+    keys = _keys(text.split(b"\n")[:-1])
+    tokens = _in_shard_order(tokenize(sentences, lowercase=lowercase), keys)
     with write_hdf5(path) as file:
         file["types"] = np.frombuffer("\n".join(tokens.types).encode(), dtype=np.uint8)
         file["counts"] = tokens.counts
@@ -98,12 +99,14 @@ def _types(file: h5py.File) -> Types:
     return Types(file["types"][()].tobytes(), file["counts"][()])
 
 
-def _sorted(tokens: Tokens, keys: np.ndarray) -> Tokens:
+def _in_shard_order(tokens: Tokens, keys: np.ndarray) -> Tokens:
+    """The sentences by their number of tokens, then by their keys."""
     order = np.lexsort((keys, tokens.lengths))  # a stable sort, by the last of these first
     starts = np.cumsum(tokens.lengths, dtype=np.int64) - tokens.lengths
     lengths = tokens.lengths[order]
     moves = starts[order] - (np.cumsum(lengths, dtype=np.int64) - lengths)
-    places = np.arange(len(tokens.indices)) + np.repeat(moves, lengths)
+    places = np.repeat(moves, lengths)
+    places += np.arange(len(places))
     return tokens._replace(indices=tokens.indices[places], lengths=lengths)
 
 

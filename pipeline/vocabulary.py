@@ -6,7 +6,7 @@ import bisect
 import itertools
 import os
 import unicodedata
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -100,7 +100,9 @@ def _count_frequent(parts: Sequence[Types], room: int) -> dict[str, int]:
     counts are looked up.
     """
     places = [np.flatnonzero(part.counts >= _FREQUENT) for part in parts]
-    words = [word for part, where in zip(parts, places) for word in _lines(part.lines, where)]
+    words: list[bytes] = []
+    for part, where in zip(parts, places):
+        words += map(part.lines.split(b"\n").__getitem__, where.tolist())
     numbers = {word: number for number, word in enumerate(dict.fromkeys(words))}
     found = np.fromiter(map(numbers.__getitem__, words), np.int64, len(words))
     counts = np.concatenate([part.counts[where] for part, where in zip(parts, places)])
@@ -111,8 +113,8 @@ def _count_frequent(parts: Sequence[Types], room: int) -> dict[str, int]:
         all_words, all_counts = count_types(parts)
         return dict(zip(all_words, all_counts.tolist()))
 
-    chosen = np.flatnonzero(at_most >= bound)
-    candidates = [word for word, most in zip(numbers, at_most >= bound) if most]
+    possible = at_most >= bound
+    chosen, candidates = np.flatnonzero(possible), list(itertools.compress(numbers, possible))
     totals = at_least[chosen]
     of_part = np.split(found, np.cumsum(list(map(len, places)))[:-1])
     for part, added in zip(parts, of_part):
@@ -122,14 +124,6 @@ def _count_frequent(parts: Sequence[Types], room: int) -> dict[str, int]:
             if place < len(types) and types[place] == candidates[number]:
                 totals[number] += part.counts[place]
     return dict(zip(map(bytes.decode, candidates), totals.tolist()))
-
-
-def _lines(text: bytes, places: np.ndarray) -> Iterator[bytes]:
-    """Some lines of a text."""
-    ends = np.append(np.flatnonzero(np.frombuffer(text, np.uint8) == ord("\n")), len(text))
-    starts = np.append(0, ends[:-1] + 1)
-    for start, end in zip(starts[places].tolist(), ends[places].tolist()):
-        yield text[start:end]
 
 
 def _order(entry: tuple[str, int]) -> tuple[int, str]:

@@ -388,56 +388,67 @@ def test_the_parts_joined_are_the_stream_whatever_the_blocks(sentences, sentence
 
 
 WORDS = [f"{letter}{number}" for letter in "abcdefgh" for number in range(40)]
+ODD_LINES = ["", " a0", "a0\r", "12\tid", "long " * 30, "e\u0301", "\udcff", "a\0b"]
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=300)
 @given(
-    before=st.lists(st.sampled_from(WORDS), min_size=1, max_size=120),
+    before=st.lists(st.sampled_from(WORDS), min_size=8, max_size=120),
     edits=st.lists(
         st.tuples(
-            st.integers(0, 120), st.integers(0, 3),
-            st.lists(
-                st.sampled_from([*WORDS, "", " a0", "a0\r", "12\tid", "long " * 30, "e\u0301"]),
-                max_size=4,
-            ),
+            st.integers(0, 120),
+            st.integers(0, 3),
+            st.lists(st.sampled_from([*WORDS, *ODD_LINES]), max_size=4),
         ),
         max_size=3,
     ),
     files=st.integers(1, 3),
     block_bytes=st.integers(3, 60),
-    format=st.sampled_from(["auto", "plain"]),
+    largest_part_bytes=st.sampled_from([9, 1000]),
+    form=st.sampled_from(["auto", "plain", "leipzig", "numbered"]),
+    on_bad_line=st.sampled_from(["set_aside", "stop"]),
+    last_end=st.sampled_from(["\n", ""]),
 )
 def test_known_parts_make_no_difference(
-    tmp_path_factory, before, edits, files, block_bytes, format
-):
+    tmp_path_factory, before, edits, files, block_bytes, largest_part_bytes, form, on_bad_line,
+    last_end,
+):  # fmt: skip
     folder = tmp_path_factory.mktemp("corpus")
     after = list(before)
     for place, removed, inserted in edits:
         after[place : place + removed] = inserted
+    options = {"format": "auto" if form == "numbered" else form, "sentences_per_part": 4,
+               "max_line_bytes": 100}  # fmt: skip
 
-    def split_all(lines, name, **options):
+    def split_all(lines, name, **others):
+        """Manifest and bad lines, or the error; without the folder's name."""
         (folder / name).mkdir()
-        bounds = [len(lines) * n // files for n in range(files + 1)]
-        for n, (start, stop) in enumerate(zip(bounds, bounds[1:])):
-            (folder / name / f"{n}.txt").write_text(
-                "".join(f"{line}\n" for line in lines[start:stop]), newline="")
+        if form in ("numbered", "leipzig"):
+            lines = [f"{number}\t{line}" for number, line in enumerate(lines)]
+        for n in range(files):
+            start, stop = (len(lines) * bound // files for bound in (n, n + 1))
+            text = "".join(f"{line}\n" for line in lines[start:stop])
+            text = text.removesuffix("\n") + last_end
+            (folder / name / f"{n}.txt").write_bytes(text.encode(errors="surrogateescape"))
+        table = folder / f"{name}.tsv"
         try:
             manifest = split_corpus(
-                str(folder / name), *[str(folder / "other.txt")] * 2, folder / "parts",
-                folder / f"{name}.tsv", sentences_per_part=4, format=format, max_line_bytes=100,
-                on_bad_line="set_aside", **options)
+                str(folder / name), *[str(folder / "other.txt")] * 2, folder / "parts", table,
+                **options, **others)  # fmt: skip
         except UserError as error:
-            return str(error).replace(name, "NAME")
+            return str(error).replace(f"/{name}/", "/NAME/")
         for entry in manifest["files"]:
             entry["path"] = entry["path"].replace(f"/{name}/", "/NAME/")
-        return manifest, (folder / f"{name}.tsv").read_text().replace(f"/{name}/", "/NAME/")
+        return manifest, table.exists() and table.read_text().replace(f"/{name}/", "/NAME/")
 
-    (folder / "other.txt").write_text("other\n")
+    (folder / "other.txt").write_text("1\tother\n" if form == "leipzig" else "other\n")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(corpus, "_BLOCK_BYTES", block_bytes)
+        patch.setattr(corpus, "_LARGEST_PART_BYTES", largest_part_bytes)
         manifest, _ = split_all(before, "before")
-        expected = split_all(after, "after")
-        assert split_all(after, "again", known=known(manifest)) == expected
+        expected = split_all(after, "after", on_bad_line=on_bad_line)
+        found = split_all(after, "again", on_bad_line=on_bad_line, known=known(manifest))
+    assert found == expected
 
 
 def test_a_line_that_grew_in_nfc_is_too_long_where_it_comes_again(tmp_path):
@@ -453,20 +464,47 @@ def test_a_line_that_grew_in_nfc_is_too_long_where_it_comes_again(tmp_path):
     assert changed["counts"]["set_aside"] == len(sentences)
 
 
-def test_lines_of_known_parts_are_not_looked_at(tmp_path, monkeypatch):
-    sentences = [f"{verse} {n}" for n in range(500) for verse in VERSES]
-    manifest, _ = split(tmp_path, sentences, VERSES, VERSES, sentences_per_part=300)
-    seen = []
-    monkeypatch.setattr(corpus, "_good_lines", lambda lines, *others: seen.extend(lines) or lines)
-    sentences[1700] += " indeed"
-    changed, _ = split(tmp_path, sentences, VERSES, VERSES, sentences_per_part=300,
-                       known=known(manifest))
-    assert changed["counts"]["sentences"] == len(sentences) + 2 * len(VERSES)
-    assert sentences[1700].encode() in seen and sentences[0].encode() not in seen
-    before, after = ({part["digest"] for part in each["sides"]["train"]}
-                     for each in (manifest, changed))
-    assert 1 <= len(after - before) <= 2
+@pytest.mark.parametrize("form", ["{}\n", "{}\r\n", " {}\n", "7\t{}\n"])
+def test_lines_of_known_parts_are_not_looked_at(tmp_path, monkeypatch, form):
+    monkeypatch.setattr(corpus, "_BLOCK_BYTES", 40_000)  # a part and a half
+    looked_at = []
+    monkeypatch.setattr(corpus, "_good_lines", lambda lines, *_: looked_at.extend(lines) or (
+        [line.strip().removeprefix(b"7\t") for line in lines]))  # fmt: skip
+    sentences = [f"{verse} {n}" for n in range(3000) for verse in VERSES]
+    (tmp_path / "other.txt").write_text("7\tother\n")
 
+    def split_again(**options):
+        looked_at.clear()
+        path = tmp_path / "train.txt"
+        path.write_text("".join(map(form.format, sentences)), newline="")
+        others = [str(tmp_path / "other.txt")] * 2
+        return split_corpus(str(path), *others, tmp_path / "parts", tmp_path / "bad.tsv",
+                            sentences_per_part=600, **options)  # fmt: skip
+
+    manifest = split_again()
+    assert len(looked_at) == len(sentences) + 2
+    last = len(sentences) - manifest["sides"]["train"][-1]["sentences"]
+    sentences[9000] += " indeed"
+    changed = split_again(known=known(manifest))
+    # Where other than these bytes stand in the file nothing is gained, and nothing is done twice.
+    assert len(looked_at) <= len(sentences) + 2
+    if form == "{}\n":
+        seen = {line.decode() for line in looked_at}
+        assert sentences[9000] in seen
+        assert not seen & {*sentences[:6000], *sentences[12000:last]}
+    before, after = ({part["digest"] for part in each["sides"]["train"]}
+                     for each in (manifest, changed))  # fmt: skip
+    assert 1 <= len(after - before) <= 2 < len(after)
+
+
+def test_a_known_part_that_is_gone_or_damaged_is_published_again(tmp_path):
+    sentences = [f"{verse} {n}" for n in range(100) for verse in VERSES]
+    manifest, sides = split(tmp_path, sentences, VERSES, VERSES, sentences_per_part=50)
+    first, second = (tmp_path / "parts" / f"{part['digest']}.txt" for part in known(manifest)[:2])
+    first.unlink()
+    second.write_bytes(second.read_bytes()[:-5] + b"?????")
+    again = split(tmp_path, sentences, VERSES, VERSES, sentences_per_part=50, known=known(manifest))
+    assert again == (manifest, sides)
 
 
 @settings(max_examples=300)

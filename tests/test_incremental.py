@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
@@ -56,6 +57,18 @@ def known(expected):
     """Of what a run would make, that which does not depend on what it makes before."""
     return {title: reason for title, reason in expected.items()
             if reason != "depends on what the tasks above make"}
+
+
+@pytest.mark.parametrize("workers", [1, 2, 5])
+@pytest.mark.parametrize("parts", [0, 1, 2, 33, 200])
+def test_parts_are_grouped(monkeypatch, workers, parts):
+    monkeypatch.setattr("luigi.interface.core", lambda: mock.Mock(workers=workers))
+    single = [tasks.EncodePart(working_folder="w", part=f"{n:016x}", vocabulary="v")
+              for n in range(parts)]
+    groups = tasks._together(single)
+    assert [part for group in groups for part in group._singles()] == single
+    assert all(1 <= len(group._singles()) <= tasks._MOST_PARTS_TOGETHER for group in groups)
+    assert len(groups) >= min(parts, workers // 2 + 1)
 
 
 def test_lines_are_looked_at_again_only_where_something_changed(job, monkeypatch):
