@@ -99,7 +99,7 @@ def test_twenty_kills_at_random_moments(tmp_path, uninterrupted):
             if process.poll() is None and kill(victim, process, job.work):
                 kills += 1
             # What is left comes to its end by itself, whether it fails or not.
-            output, _ = process.communicate(timeout=120)
+            output, _ = process.communicate(timeout=300)
             if process.returncode == 0:
                 assert results(job.work) == expected, output
                 subprocess.run(["rm", "-r", *map(str, job.work.glob("[!l]*"))], check=True)
