@@ -162,8 +162,9 @@ class SentenceReader:
         self._blocks = _whole_lines(_chunks(path, counts, progress), max_line_bytes)
         self._given_back: list[tuple[int, bytes]] = []
         self._line_number = 1
-        self._block = 0, b""  # the last one,
-        self._lines: list[bytes] = []  # and its lines, if each is a sentence
+        # The last block, and its lines if each is a sentence.
+        self._block = 0, b""
+        self._lines: list[bytes] = []
 
     def block(self) -> list[bytes] | None:
         """The next sentences, in UTF-8; None at the end.
