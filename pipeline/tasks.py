@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import functools
+import hashlib
 import json
 import logging
 import math
@@ -22,10 +23,12 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import luigi
 import luigi.interface
 import luigi.rpc
+from luigi.parameter import ParameterVisibility
 
 from model.files import DamagedFile, UserError, publish
 from model.vocabulary import Vocabulary, read_vocabulary, write_vocabulary
@@ -116,8 +119,8 @@ class Stage(Shown):
 
     @property
     def title(self) -> str:
-        """The task's name, with the beginning of its part's digest."""
-        return f"{self.task_family} {getattr(self, 'part', '')[:8]}".strip()
+        """The task's name, with its part's."""
+        return f"{self.task_family} {getattr(self, 'part', '')}".strip()
 
     def artifact(self) -> Artifact | None:
         """What the task is to make; None where that is nothing, or not known yet."""
@@ -269,14 +272,50 @@ class ExtractKingJames(Shown):
         extract_kjv(Path(self.output().path))
 
 
+class NamedPart(NamedTuple):
+    """A part of the corpus: its side, its number there, from 1, and the digest of its text."""
+
+    side: str
+    number: int
+    digest: str
+
+
+def part_parameters(parts: Sequence[NamedPart]) -> dict[str, str]:
+    """The parameters of a `PartStage` for one part or several."""
+    contents = ",".join("/".join(map(str, part)) for part in parts)
+    numbers: dict[str, list[int]] = {}
+    for part in parts:
+        numbers.setdefault(part.side, []).append(part.number)
+    names = ", ".join(f"{side} {_as_ranges(each)}" for side, each in numbers.items())
+    # The digest tells apart what has the same numbers in another state of the corpus.
+    digest = hashlib.sha256(contents.encode()).hexdigest() if len(parts) > 1 else parts[0].digest
+    return {"part": f"{names} ({digest[:8]})", "contents": contents}
+
+
+def _as_ranges(numbers: Sequence[int]) -> str:
+    """Numbers as people write them: 1-16, 18."""
+    ranges: list[list[int]] = []
+    for number in numbers:
+        if ranges and number == ranges[-1][-1] + 1:
+            ranges[-1] = [ranges[-1][0], number]
+        else:
+            ranges.append([number])
+    return ", ".join("-".join(map(str, each)) for each in ranges)
+
+
 @dataclass(frozen=True)
 class Manifest:
-    """The parts of a corpus, by side, as their digests in order."""
+    """The parts of a corpus, by side."""
 
     content: dict
 
-    def parts(self, side: str) -> list[str]:
-        return [part["digest"] for part in self.content["sides"][side]]
+    def parts(self, side: str) -> list[NamedPart]:
+        """The parts of a side, in order; of parts of the same text all are the first one."""
+        first: dict[str, NamedPart] = {}
+        for each in SIDES:
+            for number, part in enumerate(self.content["sides"][each], 1):
+                first.setdefault(part["digest"], NamedPart(each, number, part["digest"]))
+        return [first[part["digest"]] for part in self.content["sides"][side]]
 
     def sentences(self, side: str) -> int:
         return sum(part["sentences"] for part in self.content["sides"][side])
@@ -422,13 +461,29 @@ def _throttled(function: Callable[..., None]) -> Callable[..., None]:
 class PartStage(Stage):
     """A stage that makes one artifact for each part of the corpus.
 
-    Several parts at a time are given to one process, as a task with their digests joined:
-    starting the process takes longer than a part does. Not by Luigi's own batches: where one is
-    run again, by another worker than the first time, the daemon hands it out again and again.
+    Several parts at a time are given to one process: starting it takes longer than a part does.
+    Not by Luigi's own batches: where one is run again, by another worker than the first time, the
+    daemon hands it out again and again.
     """
 
-    part = luigi.Parameter(description="digest of the part's text; several are joined by commas")
+    part = luigi.Parameter(description="the parts' numbers, and the beginning of a digest")
+    contents = luigi.Parameter(
+        visibility=ParameterVisibility.HIDDEN,
+        description="side, number and digest of a part, as in train/3/8d5e957f297893fd; several "
+                    "are joined by commas")
     doing: str  # for the status line
+
+    @functools.cached_property
+    def named(self) -> list[NamedPart]:
+        """The parts."""
+        return [NamedPart(side, int(number), digest) for side, number, digest in (
+            text.split("/") for text in self.contents.split(","))]
+
+    @property
+    def digest(self) -> str:
+        """The digest of the text of the one part."""
+        part, = self.named
+        return part.digest
 
     def is_whole(self) -> bool:
         return all(Stage.is_whole(single) for single in self._singles())
@@ -440,7 +495,7 @@ class PartStage(Stage):
             yield from Stage.run(single) or ()
 
     def _singles(self) -> list[PartStage]:
-        return [self.clone(part=part) for part in self.part.split(",")]
+        return [self.clone(**part_parameters([part])) for part in self.named]
 
 
 _MOST_PARTS_TOGETHER = 16  # of a million sentences each worker gets two such groups
@@ -451,8 +506,9 @@ def _together(tasks: Sequence[PartStage]) -> list[PartStage]:
     workers = luigi.interface.core().workers
     rounds = math.ceil(len(tasks) / (workers * _MOST_PARTS_TOGETHER))
     size = math.ceil(len(tasks) / (workers * rounds)) if tasks else 1
-    return [tasks[first].clone(part=",".join(task.part for task in tasks[first:first + size]))
-            for first in range(0, len(tasks), size)]
+    groups = [tasks[first:first + size] for first in range(0, len(tasks), size)]
+    return [group[0].clone(**part_parameters([task.named[0] for task in group]))
+            for group in groups]
 
 
 class TokenizePart(PartStage):
@@ -464,13 +520,13 @@ class TokenizePart(PartStage):
     # at all parts again for each of them would take seconds.
 
     def artifact(self) -> Artifact:
-        ingredients = {"format": _FORMATS["tokens"], "part": self.part,
+        ingredients = {"format": _FORMATS["tokens"], "part": self.digest,
                        **settings.values(settings.tokens)}
         path = self.folder / "tokens" / f"{fingerprint(ingredients)}.h5"
-        return Artifact(self.folder, "tokens", self.part, path, ingredients)
+        return Artifact(self.folder, "tokens", self.digest, path, ingredients)
 
     def make(self, artifact: Artifact) -> None:
-        write_tokens(self.clone(SplitCorpus).part_file(self.part), artifact.path,
+        write_tokens(self.clone(SplitCorpus).part_file(self.digest), artifact.path,
                      **settings.values(settings.tokens))
 
 
@@ -481,7 +537,7 @@ class BuildVocabulary(Stage):
         return self.clone(SplitCorpus)
 
     def parts(self) -> list[TokenizePart]:
-        return [self.clone(TokenizePart, part=part)
+        return [self.clone(TokenizePart, **part_parameters([part]))
                 for part in self.requires().manifest().parts("train")]
 
     def artifact(self) -> Artifact:
@@ -547,14 +603,14 @@ class EncodePart(PartStage):
                        "tokens": fingerprint(self.requires().artifact().ingredients),
                        "vocabulary": self.vocabulary}
         path = self.folder / "shards" / f"{fingerprint(ingredients)}.h5"
-        return Artifact(self.folder, "shards", self.part, path, ingredients)
+        return Artifact(self.folder, "shards", self.digest, path, ingredients)
 
     def make(self, artifact: Artifact) -> None:
         from model.shards import write_shard
 
         vocabulary = self.clone(BuildVocabulary).vocabulary()
         write_shard(self.requires().artifact().path, vocabulary, artifact.path,
-                    part=self.part, **settings.values(settings.tokens))
+                    part=self.digest, **settings.values(settings.tokens))
 
 
 class EncodeCorpus(Stage):
@@ -577,7 +633,7 @@ class EncodeCorpus(Stage):
         """The tasks of one side's shards, once the vocabulary is complete."""
         manifest = self.clone(SplitCorpus).manifest()
         vocabulary = self.requires().vocabulary().digest[:DIGEST_DIGITS]
-        return [self.clone(EncodePart, part=part, vocabulary=vocabulary)
+        return [self.clone(EncodePart, vocabulary=vocabulary, **part_parameters([part]))
                 for part in manifest.parts(side)]
 
     def shard_files(self, side: str) -> list[str]:

@@ -121,7 +121,7 @@ class Job:
 
     def parts(self, side="train"):
         """The digests of a side's parts."""
-        return self.root(tasks.SplitCorpus).manifest().parts(side)
+        return [part.digest for part in self.root(tasks.SplitCorpus).manifest().parts(side)]
 
     # In processes of their own
 

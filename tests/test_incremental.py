@@ -5,6 +5,7 @@ Here the model's commands are replaced by ones that only write files; test_pipel
 
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 from unittest import mock
@@ -63,12 +64,38 @@ def known(expected):
 @pytest.mark.parametrize("parts", [0, 1, 2, 33, 200])
 def test_parts_are_grouped(monkeypatch, workers, parts):
     monkeypatch.setattr("luigi.interface.core", lambda: mock.Mock(workers=workers))
-    single = [tasks.EncodePart(working_folder="w", part=f"{n:016x}", vocabulary="v")
-              for n in range(parts)]
+    single = [tasks.EncodePart(working_folder="w", vocabulary="v", **tasks.part_parameters(
+        [tasks.NamedPart("train", n, f"{n:016x}")])) for n in range(parts)]
     groups = tasks._together(single)
     assert [part for group in groups for part in group._singles()] == single
     assert all(1 <= len(group._singles()) <= tasks._MOST_PARTS_TOGETHER for group in groups)
     assert len(groups) >= min(parts, workers // 2 + 1)
+
+
+@pytest.mark.parametrize(("places", "name"), [
+    (["train/3"], "train 3"),
+    (["train/1", "train/2", "train/3"], "train 1-3"),
+    (["train/1", "train/3", "train/4", "train/9", "valid/1", "test/1", "test/2"],
+     "train 1, 3-4, 9, valid 1, test 1-2"),
+])
+def test_names_of_parts(places, name):
+    parts = [tasks.NamedPart(place.split("/")[0], int(place.split("/")[1]), f"{n:016x}")
+             for n, place in enumerate(places)]
+    parameters = tasks.part_parameters(parts)
+    assert re.fullmatch(rf"{name} \([0-9a-f]{{8}}\)", parameters["part"])
+    # Another text in the same places is another task, though people are not shown its digests.
+    changed = tasks.part_parameters([*parts[:-1], parts[-1]._replace(digest="f" * 16)])
+    task, other = (tasks.TokenizePart(working_folder="w", **each)
+                   for each in (parameters, changed))
+    assert task.named == parts and task.task_id != other.task_id
+
+
+def test_parts_of_the_same_text_are_one():
+    parts = [{"digest": digest} for digest in ("a", "b", "a")]
+    manifest = tasks.Manifest({"sides": {"train": parts, "valid": parts[1:2], "test": []}})
+    first, second = tasks.NamedPart("train", 1, "a"), tasks.NamedPart("train", 2, "b")
+    assert manifest.parts("train") == [first, second, first]
+    assert manifest.parts("valid") == [second]
 
 
 def test_lines_are_looked_at_again_only_where_something_changed(job, monkeypatch):

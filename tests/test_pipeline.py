@@ -218,6 +218,9 @@ def test_through_the_daemon(job, monkeypatch):
             "TrainModel", "EvaluatePerplexity", "WriteReport"}
         for task in shown:
             assert not re.search("[0-9a-f]{17}", task["display_name"])
+            if task["name"] in ("TokenizePart", "EncodePart"):
+                assert re.search(r"part=(train|valid|test) \d+", task["display_name"])
+                assert "contents" not in task["display_name"]
             if task["time_running"] is None:
                 # Tokens of parts that were made in other groups than the shards are.
                 assert task["name"] == "TokenizePart"
