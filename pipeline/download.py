@@ -344,6 +344,7 @@ def unpack(
     pattern: str = "*-sentences.txt",
     max_bytes: int = 16 << 30,
     max_files: int = 1000,
+    progress: Callable[[float], None] = lambda share: None,
 ) -> list[Path]:
     """Unpack the wanted files of a .tar.gz archive, after all of it has been found harmless.
 
@@ -362,6 +363,8 @@ def unpack(
         Bound on the unpacked size of the whole archive.
     max_files : int
         Bound on the number of entries in the archive.
+    progress : function
+        Called often with the share that is done, 0 to 1.
 
     Returns
     -------
@@ -378,7 +381,7 @@ def unpack(
     archive, folder = Path(archive), Path(folder)
     wanted: dict[Path, str] = {}
     names = []
-    with _open_archive(archive, max_bytes) as (tar, stream):
+    with _open_archive(archive, max_bytes, lambda share: progress(share / 2)) as (tar, stream):
         for number, member in enumerate(tar, start=1):
             if number > max_files:
                 raise UserError(f"{archive} holds more than {max_files} entries")
@@ -394,7 +397,7 @@ def unpack(
     if not wanted:
         held = ", ".join(names[:10]) or "nothing"
         raise UserError(f"{archive} holds no {pattern}; it holds {held}")
-    with _open_archive(archive, max_bytes) as (tar, _):
+    with _open_archive(archive, max_bytes, lambda share: progress((1 + share) / 2)) as (tar, _):
         for member in tar:
             path = _destination(archive, folder, member)
             if member.isreg() and path in wanted:
@@ -429,20 +432,32 @@ class _BoundedReader:
     tarfile reads extended headers in one piece, whatever length they claim; that is bounded too.
     """
 
-    def __init__(self, archive: Path, stream: gzip.GzipFile, max_bytes: int):
+    def __init__(
+        self,
+        archive: Path,
+        stream: gzip.GzipFile,
+        max_bytes: int,
+        on_read: Callable[[], None],
+    ):
         self._archive, self._stream, self._max_bytes = archive, stream, max_bytes
+        self._on_read = on_read
 
     def read(self, count: int) -> bytes:
         if count > 1 << 20:
             raise UserError(f"{self._archive} holds a header of {count} bytes")
         self._check(self._stream.tell() + count)
+        self._on_read()
         return self._stream.read(count)
 
     def seek(self, position: int) -> int:
         if position < self._stream.tell():
             raise tarfile.ReadError("a header points back")
         self._check(position)
-        return self._stream.seek(position)
+        while (missing := position - self._stream.tell()) > 0:
+            self._on_read()
+            if not self._stream.read(min(missing, _BLOCK_BYTES)):
+                break
+        return self._stream.tell()
 
     def tell(self) -> int:
         return self._stream.tell()
@@ -455,11 +470,14 @@ class _BoundedReader:
 
 @contextlib.contextmanager
 def _open_archive(
-    archive: Path, max_bytes: int
+    archive: Path, max_bytes: int, progress: Callable[[float], None]
 ) -> Iterator[tuple[tarfile.TarFile, _BoundedReader]]:
     try:
-        with gzip.open(archive, "rb") as stream:
-            reader = _BoundedReader(archive, stream, max_bytes)
+        with open(archive, "rb") as compressed, gzip.open(compressed) as stream:
+            size = os.fstat(compressed.fileno()).st_size
+            reader = _BoundedReader(
+                archive, stream, max_bytes, lambda: progress(compressed.tell() / max(size, 1))
+            )
             with tarfile.open(fileobj=reader, mode="r:") as tar:  # type: ignore[call-overload]
                 yield tar, reader
     except (FileNotFoundError, IsADirectoryError, PermissionError) as error:

@@ -248,9 +248,9 @@ class DownloadCorpus(Stage):
         if not archive.is_file():  # or else an earlier run was ended while it unpacked
             download(self.url, archive, size=section["size"] or None,
                      sha256=section["sha256"] or None, progress=_throttled(say))
-        self.say("unpacking")
         try:
-            found = unpack(archive, artifact.path.parent)
+            found = unpack(archive, artifact.path.parent,
+                           progress=_throttled(lambda share: self.say("unpacking", share)))
         except UserError:
             archive.unlink(missing_ok=True)
             raise

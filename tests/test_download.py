@@ -6,6 +6,7 @@ import hashlib
 import http.server
 import io
 import os
+import random
 import tarfile
 import threading
 from pathlib import Path
@@ -367,6 +368,18 @@ def test_unpacks_the_sentences_only(tmp_path, format):
     assert files_below(folder) == ["eng_1K/eng_1K-sentences.txt"]
 
 
+def test_unpacking_tells_how_far_it_is(tmp_path):
+    content = random.Random(1).randbytes(4_000_000)
+    archive = make_archive(tmp_path / "a.tar.gz", entry("a-sentences.txt", content))
+    shares = []
+    [path] = unpack(archive, tmp_path / "out", progress=shares.append)
+    assert path.read_bytes() == content
+    assert shares == sorted(shares) and shares[0] < 0.1 and 0.9 < shares[-1] <= 1
+    # It is read twice, and both take their time.
+    assert sum(0.1 < share < 0.4 for share in shares) > 5
+    assert sum(0.6 < share < 0.9 for share in shares) > 5
+
+
 def test_downloads_and_unpacks(server, fetch, tmp_path):
     server.content = make_archive(tmp_path / "a.tar.gz", *LEIPZIG).read_bytes()
     server.cuts = [100]
@@ -410,7 +423,7 @@ def test_the_task_goes_on_with_an_archive_that_has_arrived(server, job, tmp_path
     assert len(server.requests) == 1
 
 
-def interrupt(*_):
+def interrupt(*_, **__):
     raise KeyboardInterrupt
 
 
