@@ -8,6 +8,7 @@ import fcntl
 import json
 import logging
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -86,6 +87,7 @@ def run_command(options: argparse.Namespace) -> int:
     workers = options.workers or settings.run().workers
     port = settings.run().port
     with _only_one_run(work):
+        keep_interrupts()
         for path in sweep_temporaries(work):
             print(f"removed {path}, left by a run that was killed", file=sys.stderr)
         with _writing(work):
@@ -229,6 +231,22 @@ def _configured(options: argparse.Namespace) -> Iterator[None]:
 
     with CmdlineParser.global_instance(["WriteReport", *_corpus_flags(options)]):
         yield
+
+
+def keep_interrupts() -> None:
+    """Let an interrupt from the keyboard come again where Python has to ignore it.
+
+    One that arrives while a process is forked, or an object deleted, is printed and forgotten
+    by Python, and the run would go on.
+    """
+    def again(unraisable: Any) -> None:
+        if issubclass(unraisable.exc_type, KeyboardInterrupt):
+            signal.setitimer(signal.ITIMER_REAL, 0.05)
+        else:
+            sys.__unraisablehook__(unraisable)
+
+    signal.signal(signal.SIGALRM, signal.default_int_handler)
+    sys.unraisablehook = again
 
 
 @contextlib.contextmanager

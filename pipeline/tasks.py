@@ -20,7 +20,7 @@ import os
 import resource
 import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -117,11 +117,6 @@ class Stage(Shown):
         """The working folder."""
         return Path(self.working_folder)
 
-    @property
-    def title(self) -> str:
-        """The task's name, with its part's."""
-        return f"{self.task_family} {getattr(self, 'part', '')}".strip()
-
     def artifact(self) -> Artifact | None:
         """What the task is to make; None where that is nothing, or not known yet."""
         return None
@@ -171,7 +166,7 @@ class Stage(Shown):
         if reason is None:
             return None  # only something that it is made from had to be made again
         self.say(f"because {reason}", 0.0)
-        logger.info("%s: %s", self.title, reason)
+        logger.info("%s: %s", self.task_family, reason)
         self.make_and_record(artifact)
         return None
 
@@ -194,7 +189,9 @@ class Stage(Shown):
             # Without the file, the task that made it is no longer complete.
             error.path.unlink(missing_ok=True)
             raise
-        artifact.record(time.monotonic() - started, **notes, peak_memory_mb=_peak_memory())
+        seconds = time.monotonic() - started
+        artifact.record(seconds, **notes, peak_memory_mb=_peak_memory())
+        self.say(f"made in {seconds:,.1f} s", 1.0)
 
 
 @Stage.event_handler(luigi.Event.START)
@@ -283,24 +280,22 @@ class NamedPart(NamedTuple):
 def part_parameters(parts: Sequence[NamedPart]) -> dict[str, str]:
     """The parameters of a `PartStage` for one part or several."""
     contents = ",".join("/".join(map(str, part)) for part in parts)
-    numbers: dict[str, list[int]] = {}
-    for part in parts:
-        numbers.setdefault(part.side, []).append(part.number)
-    names = ", ".join(f"{side} {_as_ranges(each)}" for side, each in numbers.items())
     # The digest tells apart what has the same numbers in another state of the corpus.
     digest = hashlib.sha256(contents.encode()).hexdigest() if len(parts) > 1 else parts[0].digest
-    return {"part": f"{names} ({digest[:8]})", "contents": contents}
+    return {"part": f"{_places(parts)} ({digest[:8]})", "contents": contents}
 
 
-def _as_ranges(numbers: Sequence[int]) -> str:
-    """Numbers as people write them: 1-16, 18."""
-    ranges: list[list[int]] = []
-    for number in numbers:
-        if ranges and number == ranges[-1][-1] + 1:
-            ranges[-1] = [ranges[-1][0], number]
+def _places(parts: Iterable[NamedPart]) -> str:
+    """Where parts lie, as people write it: train 1-16, 18, valid 1."""
+    ranges: dict[str, list[list[int]]] = {}
+    for part in parts:
+        of_side = ranges.setdefault(part.side, [])
+        if of_side and part.number == of_side[-1][-1] + 1:
+            of_side[-1][1:] = [part.number]
         else:
-            ranges.append([number])
-    return ", ".join("-".join(map(str, each)) for each in ranges)
+            of_side.append([part.number])
+    return ", ".join(f"{side} " + ", ".join("-".join(map(str, each)) for each in of_side)
+                     for side, of_side in ranges.items())
 
 
 @dataclass(frozen=True)
@@ -373,7 +368,7 @@ class SplitCorpus(Stage):
         if artifact is not None:
             reason = artifact.reason() or "the text of a part is gone"
             self.say(f"because {reason}")
-            logger.info("%s: %s", self.title, reason)
+            logger.info("%s: %s", self.task_family, reason)
         started = time.monotonic()
         total = 1 if artifact is None else sum(
             Path(path).stat().st_size
@@ -391,8 +386,9 @@ class SplitCorpus(Stage):
         _digests(self.folder).check_unchanged()
         with publish(artifact.path) as temporary:
             temporary.write_text(json.dumps(manifest, indent=1, ensure_ascii=False))
-        artifact.record(time.monotonic() - started, **manifest["counts"],
-                        peak_memory_mb=_peak_memory())
+        seconds = time.monotonic() - started
+        artifact.record(seconds, **manifest["counts"], peak_memory_mb=_peak_memory())
+        self.say(f"made in {seconds:,.1f} s", 1.0)
 
     def manifest(self) -> Manifest:
         """The parts, once the task is complete."""
@@ -485,14 +481,23 @@ class PartStage(Stage):
         part, = self.named
         return part.digest
 
+    def artifact(self) -> Artifact:
+        """What the task is to make of its one part."""
+        raise NotImplementedError
+
     def is_whole(self) -> bool:
         return all(Stage.is_whole(single) for single in self._singles())
 
-    def run(self) -> Iterator[Sequence[luigi.Task]]:
-        singles = self._singles()
-        for number, single in enumerate(singles):
-            self.say(f"{self.doing} part {number + 1} of {len(singles)}", number / len(singles))
-            yield from Stage.run(single) or ()
+    def run(self) -> None:
+        started = time.monotonic()
+        missing = [(single, reason) for single in self._singles()
+                   if (reason := single.fault(single.artifact()))]
+        for title, reason in _joined(missing):
+            logger.info("%s: %s", title, reason)
+        for number, (single, _) in enumerate(missing):
+            self.say(f"{self.doing} part {number + 1} of {len(missing)}", number / len(missing))
+            single.make_and_record(single.artifact())
+        self.say(f"{len(missing)} made in {time.monotonic() - started:,.1f} s", 1.0)
 
     def _singles(self) -> list[PartStage]:
         return [self.clone(**part_parameters([part])) for part in self.named]
@@ -687,7 +692,7 @@ class TrainModel(Stage):
             "previous": str(previous) if previous else None,
         }
         if previous:
-            logger.info("%s: it starts from the weights of %s", self.title, previous)
+            logger.info("%s: it starts from the weights of %s", self.task_family, previous)
         page = self.folder / "report" / "training.html"
         with TrainingPage(folder / "log.jsonl", page) as shown:
             def say(status: str, share: float) -> None:
@@ -835,22 +840,28 @@ def reasons(root: luigi.Task) -> Iterator[tuple[str, str]]:
     title, reason : str
         In the order of a run. What depends on the outcome of these tasks comes last.
     """
-    waiting = []
+    ready, waiting = [], []
     for task in all_needs(root):
         if task.complete():
             continue
         if all(needed.complete() for needed in (
                 task.needs() if isinstance(task, Stage) else [])):
-            yield _title(task), (task.reason() if isinstance(task, Stage)
-                                 else "its output is not there")
+            ready.append((task, task.reason() if isinstance(task, Stage)
+                          else "its output is not there"))
         else:
-            waiting.append(task)
-    for task in waiting:
-        yield _title(task), "depends on what the tasks above make"
+            waiting.append((task, "depends on what the tasks above make"))
+    yield from _joined([*ready, *waiting])
 
 
-def _title(task: luigi.Task) -> str:
-    return task.title if isinstance(task, Stage) else task.task_family
+def _joined(reasons: Iterable[tuple[luigi.Task, str]]) -> Iterator[tuple[str, str]]:
+    """Titles of tasks, and why they run; parts with the same reason come together."""
+    alike: dict[tuple[str, str], list[luigi.Task]] = {}
+    for task, reason in reasons:
+        alike.setdefault((task.task_family, reason), []).append(task)
+    for (family, reason), tasks in alike.items():
+        places = _places(part for task in tasks if isinstance(task, PartStage)
+                         for part in task.named)
+        yield f"{family} {places}".strip(), reason
 
 
 def training_figures(log: Path) -> dict:

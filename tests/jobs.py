@@ -4,6 +4,7 @@ import contextlib
 import json
 import logging
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -52,6 +53,20 @@ def write(path, lines):
     path.write_text("".join(f"{line}\n" for line in lines))
     # Written long ago: a file that is still warm is not taken from the cache of digests.
     os.utime(path, ns=(path.stat().st_atime_ns, path.stat().st_mtime_ns - 10**10))
+
+
+def by_part(reasons):
+    """Reasons by title; a title of several parts ("EncodePart train 1-2, valid 1") by each part."""
+    single = {}
+    for title, reason in reasons.items():
+        family, _, places = title.partition(" ")
+        if not places:
+            single[family] = reason
+        for side, numbers in re.findall(r"(train|valid|test) ([-, 0-9]+)", places):
+            for first, last in re.findall(r"(\d+)(?:-(\d+))?", numbers):
+                for number in range(int(first), int(last or first) + 1):
+                    single[f"{family} {side} {number}"] = reason
+    return single
 
 
 class Job:
@@ -107,11 +122,11 @@ class Job:
         if errors:
             raise errors[0]
         assert done
-        return made
+        return by_part(made)
 
     def why(self, task=tasks.EncodeCorpus):
         """What a run would make and why, as far as it is known before."""
-        return dict(tasks.reasons(self.root(task)))
+        return by_part(dict(tasks.reasons(self.root(task))))
 
     def shards(self):
         """The content of all shards, in the order of the corpus."""

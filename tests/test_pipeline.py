@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 import urllib.request
 from pathlib import Path
 
@@ -15,6 +16,7 @@ import pytest
 from luigi.rpc import RemoteScheduler
 
 from pipeline import daemon
+from pipeline.__main__ import keep_interrupts
 from tests.jobs import REPOSITORY, Job, free_port, kill_group, results, write
 
 
@@ -237,6 +239,22 @@ def test_through_the_daemon(job, monkeypatch):
         assert job.run("stop") == (0, "no daemon is running\n")
     finally:
         daemon.stop(job.work, port)
+
+
+def test_an_interrupt_that_python_ignores_comes_again(monkeypatch):
+    class Interrupted:
+        def __del__(self):
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(sys, "unraisablehook", None)  # to be restored
+    before = signal.getsignal(signal.SIGALRM)
+    try:
+        keep_interrupts()
+        with pytest.raises(KeyboardInterrupt):
+            Interrupted()
+            time.sleep(10)
+    finally:
+        signal.signal(signal.SIGALRM, before)
 
 
 def test_an_interrupted_run_says_so(job):
