@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 _SECONDS_BETWEEN_REPORTS = 0.5
 # Sentences that the evaluation draws for the report.
 _SAMPLES = 12
+# Of the evaluation's time, about.
+_SHARE_OF_SCORING = 0.9
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -177,19 +179,19 @@ def evaluate_command(options: argparse.Namespace) -> None:
     readers = {name: ShardReader([Path(p) for p in paths], vocabulary.digest)
                for name, paths in content["sets"].items()}
     result: dict = {"sets": {}}
-    for name, reader in readers.items():
-        def progress(share: float, name: str = name) -> None:
+    for number, (name, reader) in enumerate(readers.items()):
+        def progress(share: float, name: str = name, before: int = number) -> None:
             if should_stop():
                 raise UserError("the evaluation was stopped")
-            report(share, f"scoring {name}")
+            report(_SHARE_OF_SCORING * (before + share) / len(readers), f"scoring {name}")
 
         evaluation = evaluate(log_probabilities, reader, vocabulary, on_progress=progress)
         result["sets"][name] = evaluation.details(vocabulary)
-    report(1.0, "drawing sentences")
+    report(_SHARE_OF_SCORING, "drawing sentences", at_once=True)
     result["samples"] = [
         " ".join(vocabulary.words[n] for n in words)
         for words in sample(compile_next_word(network), vocabulary, count=_SAMPLES, seed=0)]
-    report(1.0, "counting pairs for the baselines")
+    report((1 + _SHARE_OF_SCORING) / 2, "counting pairs for the baselines", at_once=True)
     bigrams = Bigrams.count([Path(p) for p in content["train_shards"]], vocabulary)
     result["baselines"] = baselines(bigrams, readers["valid"], readers, vocabulary)
     if should_stop():
@@ -334,16 +336,19 @@ def _stop_requests(with_parent: bool) -> Callable[[], bool]:
     return should_stop
 
 
-def _reporter() -> Callable[[float, str], None]:
-    """Report progress as JSON lines on standard output, and as a bar where a person watches."""
+def _reporter() -> Callable[..., None]:
+    """Report progress as JSON lines on standard output, and as a bar where a person watches.
+
+    Now and then only, but for the beginning, the end, and what is to be said `at_once`.
+    """
     bar = tqdm(total=100, unit="%", bar_format="{percentage:5.1f}% |{bar:20}| {elapsed} {desc}",
                disable=not sys.stderr.isatty())
     last = 0.0
 
-    def report(share: float, status: str) -> None:
+    def report(share: float, status: str, *, at_once: bool = False) -> None:
         nonlocal last
         now = time.monotonic()
-        if share not in (0.0, 1.0) and now - last < _SECONDS_BETWEEN_REPORTS:
+        if not at_once and share not in (0.0, 1.0) and now - last < _SECONDS_BETWEEN_REPORTS:
             return
         last = now
         bar.n = min(100.0, 100 * share)

@@ -228,8 +228,7 @@ def test_through_the_daemon(job, monkeypatch):
                 assert task["name"] == "TokenizePart"
                 continue
             assert task["status_message"], task
-            # EncodeCorpus makes nothing of its own.
-            assert task["progress_percentage"] is not None or task["name"] == "EncodeCorpus"
+            assert task["progress_percentage"] == 100, task
         with urllib.request.urlopen(f"{daemon.url(port)}/metrics") as answer:
             assert b"luigi" in answer.read()
         code, output = job.run("daemon")
