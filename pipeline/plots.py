@@ -70,14 +70,24 @@ class Plots:
         return svg[svg.index("<svg"):]
 
     def sentence_lengths(self, counts: dict[int, int]) -> dict[str, str]:
-        """Sentences by their number of words; each length is a bucket of its own."""
+        """Sentences by their number of words; each length is a bucket of its own.
+
+        The longest ones, less than a thousandth of all, are only named: one sentence of a thousand
+        words would leave no room for the others.
+        """
         plots: dict[str, str] = {}
         lengths = np.array(sorted(counts))
+        total = np.cumsum([counts[length] for length in lengths.tolist()])
+        shown = int(np.searchsorted(total, 0.999 * total[-1])) + 1
+        remark = (f"not shown: {total[-1] - total[shown - 1]:,} sentences\n"
+                  f"of up to {lengths[-1]:,} words" if shown < len(lengths) else "")
+        lengths = lengths[:shown]
         heights = np.zeros(lengths[-1] - lengths[0] + 1)
         heights[lengths - lengths[0]] = [counts[length] for length in lengths.tolist()]
         edges = np.arange(lengths[0], lengths[-1] + 2) - 0.5
         with self._axes("sentence_lengths", "words in the sentence", "sentences", plots) as axes:
             axes.stairs(heights, edges, fill=True, color=_FIRST)
+            axes.text(0.98, 0.95, remark, ha="right", va="top", transform=axes.transAxes)
             _thousands(axes.yaxis)
         return plots
 

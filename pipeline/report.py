@@ -171,7 +171,7 @@ def provenance(receipts: Iterable[dict]) -> list[dict]:
         "artifacts": len(group),
         "path": group[0]["path"] if len(group) == 1 else str(Path(group[0]["path"]).parent),
         "bytes": sum(receipt["identity"][0] for receipt in group),
-        **_ingredients([receipt["ingredients"] for receipt in group]),
+        **_origins(group),
         "seconds": sum(receipt["seconds"] for receipt in group),
         "longest": max(receipt["seconds"] for receipt in group),
         "peak_memory_mb": max(receipt["notes"].get("peak_memory_mb", 0) for receipt in group),
@@ -179,11 +179,11 @@ def provenance(receipts: Iterable[dict]) -> list[dict]:
     } for stage, group in stages.items()]
 
 
-def _ingredients(group: Sequence[dict]) -> dict[str, list[str]]:
+def _origins(group: Sequence[dict]) -> dict[str, list[str]]:
     """What all of a group are made from; where they differ, how many different ones."""
     made_from, settings = [], []
-    flat = [_flatten({key: value for key, value in ingredients.items() if key != "format"})
-            for ingredients in group]
+    flat = [_flatten({key: value for key, value in receipt["ingredients"].items()
+                      if key != "format"}) for receipt in group]
     for key in dict.fromkeys(key for each in flat for key in each):
         values = {json.dumps(each.get(key)): each.get(key) for each in flat}
         value = next(iter(values.values()))
@@ -199,6 +199,8 @@ def _ingredients(group: Sequence[dict]) -> dict[str, list[str]]:
     if len(made_from) > _INGREDIENTS_LISTED:
         more = len(made_from) - _INGREDIENTS_LISTED
         made_from[_INGREDIENTS_LISTED:] = [f"and {more:,} more"]
+    for previous in filter(None, (receipt["notes"].get("previous") for receipt in group)):
+        made_from.append(f"weights of {'/'.join(Path(previous).parts[-3:])}")
     return {"made_from": made_from, "settings": settings}
 
 

@@ -16,6 +16,7 @@ import pytest
 from model.evaluation import evaluate
 from model.shards import ShardReader
 from pipeline import report
+from pipeline.plots import Plots
 from pipeline.report import Sources, provenance, read_log, write_report, write_training_page
 from pipeline.tokens import read_types
 from pipeline.training_page import TrainingPage
@@ -206,6 +207,20 @@ def test_the_parts_of_a_stage_are_one_row():
         "longest": 3, "peak_memory_mb": 64, "finished": 2}
     assert models["made_from"] == ["training shards (3)"]
     assert models["settings"] == ["warm_start = (empty)", "num_units = 7"]
+
+
+def test_a_model_tells_whose_weights_it_began_with():
+    model = receipt("models", "model", {"format": 1, "training shards": ["0" * 24]})
+    model["notes"]["previous"] = "/data/work/models/0123abc/model.h5"
+    row, = provenance([model])
+    assert row["made_from"] == ["training shards (1)", "weights of models/0123abc/model.h5"]
+
+
+def test_a_few_very_long_sentences_leave_room_for_the_others():
+    counts = {10: 5000, 20: 4995, 300: 3, 900: 2}
+    drawn = Plots(None).sentence_lengths(counts)["sentence_lengths"]
+    assert "not shown: 5 sentences" in drawn and "of up to 900 words" in drawn
+    assert "not shown" not in Plots(None).sentence_lengths({10: 5, 900: 5})["sentence_lengths"]
 
 
 def test_the_log_is_read_up_to_a_half_written_line(tmp_path):
