@@ -172,7 +172,7 @@ def gc_command(options: argparse.Namespace) -> int:
 
 
 def status_command(options: argparse.Namespace) -> int:
-    """``status``: what the daemon knows of each task that is not done."""
+    """``status``: what the daemon knows of each task, as the visualiser shows it."""
     from luigi.rpc import RemoteScheduler
 
     from pipeline import daemon, settings
@@ -182,19 +182,19 @@ def status_command(options: argparse.Namespace) -> int:
         print(f"no daemon answers on {daemon.url(port)}")
         return 0
     scheduler: Any = RemoteScheduler(daemon.url(port))
-    for status in ("RUNNING", "PENDING", "FAILED", "DISABLED", "DONE"):
-        listed = scheduler.task_list(status, "")
-        if isinstance(listed, dict) and "num_tasks" in listed:
-            print(f"{status.lower():9} {listed['num_tasks']} tasks")
-            continue
-        if status == "DONE":
-            print(f"done      {len(listed)} tasks")
-            continue
-        for task in listed.values():
+    states = ("DONE", "RUNNING", "PENDING", "FAILED", "DISABLED")
+    found = {status: scheduler.task_list(status, "", limit=False).values() for status in states}
+    if not any(found.values()):
+        print("the daemon knows of no tasks; it forgets them ten minutes after a run")
+    for status, tasks in found.items():
+        for task in sorted(tasks, key=lambda task: task["last_updated"]):
+            folder = task["params"].get("working_folder", settings.work_folder())
+            name = " ".join([task["name"], *filter(None, [task["params"].get("part")]),
+                             *([f"in {folder}"] if folder != settings.work_folder() else [])])
             progress = task.get("progress_percentage")
-            share = f" {progress:5.1f} %" if progress is not None else ""
-            print(f"{status.lower():9} {task['display_name']}{share}  "
-                  f"{task.get('status_message') or ''}")
+            share = "" if progress is None else f"{progress:5.1f} %"
+            message = task.get("status_message") or ""
+            print(f"{status.lower():9} {share:7} {name}  {message}".rstrip())
     return 0
 
 

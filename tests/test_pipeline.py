@@ -213,7 +213,8 @@ def test_through_the_daemon(job, monkeypatch):
         process = int((job.work / "luigid" / "pid").read_text())
         assert listening(process) == ["0100007F"]
         code, output = job.run("status", **proxy)
-        assert code == 0 and "done" in output
+        assert code == 0 and re.search(r"^done +100.0 % TrainModel  made in", output, re.M)
+        assert re.search(r"^done +100.0 % TokenizePart train 1-\d", output, re.M)
         shown = RemoteScheduler(daemon.url(port)).task_list("DONE", "", limit=False).values()
         assert {task["name"] for task in shown} == {
             "SplitCorpus", "TokenizePart", "BuildVocabulary", "EncodePart", "EncodeCorpus",
