@@ -30,7 +30,21 @@ class Bigrams:
 
     @classmethod
     def count(cls, shard_paths: Sequence[Path], vocabulary: Vocabulary) -> Bigrams:
-        """Count the pairs in training shards, one shard at a time."""
+        """Count the pairs in training shards, one shard at a time.
+
+        Parameters
+        ----------
+        shard_paths : sequence of path
+        vocabulary : Vocabulary
+            Theirs.
+
+        Raises
+        ------
+        DamagedFile
+            When a shard is damaged.
+        UserError
+            When one is of another vocabulary.
+        """
         size = len(vocabulary.words)
         pairs = scipy.sparse.csr_matrix((size, size), dtype="int64")
         for path in shard_paths:
@@ -42,9 +56,20 @@ class Bigrams:
         return cls(pairs)
 
     def unigram(self, smoothing: float) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
-        """Log probabilities without context, `smoothing` added to each count.
+        """Model without context.
 
         ``<s>`` is never predicted, so it takes no share of the probability.
+
+        Parameters
+        ----------
+        smoothing : float
+            Added to each count (Lidstone's rule).
+
+        Returns
+        -------
+        function
+            From inputs and targets, integer arrays (sentences, steps), to the natural logarithms
+            of the targets' probabilities, (sentences, steps).
         """
         counts = np.asarray(self.pairs.sum(axis=0)).ravel()
         total = counts.sum() + smoothing * (len(counts) - 1)
@@ -52,7 +77,7 @@ class Bigrams:
         return lambda inputs, targets: table[targets]
 
     def bigram(self, smoothing: float) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
-        """Log probabilities given the word before, `smoothing` added to each count."""
+        """Model of a word given the one before; parameter and result as for `unigram`."""
         contexts = np.asarray(self.pairs.sum(axis=1)).ravel()
         totals = contexts + smoothing * (len(contexts) - 1)
 
@@ -68,7 +93,17 @@ def baselines(bigrams: Bigrams, valid: ShardReader, sets: dict[str, ShardReader]
     """Perplexities of the add-k smoothed unigram and bigram models.
 
     The constant k of each is the one of 0.0001, 0.001, ..., 10 that is best on the validation
-    set.
+    set. Smoothing and the choice of k: Jurafsky and Martin, Speech and Language Processing,
+    chapter on n-gram language models.
+
+    Parameters
+    ----------
+    bigrams : Bigrams
+        Of the training side.
+    valid : ShardReader
+    sets : dict
+        The sets to score, by name.
+    vocabulary : Vocabulary
 
     Returns
     -------

@@ -54,6 +54,11 @@ class Checkpoint:
 def write_checkpoint(path: str | os.PathLike, checkpoint: Checkpoint) -> None:
     """Publish a checkpoint; the same content gives the same bytes.
 
+    Parameters
+    ----------
+    path : path
+    checkpoint : Checkpoint
+
     Raises
     ------
     UserError

@@ -33,7 +33,16 @@ class Totals:
     log_probability_of_unknown: float = 0.0
 
     def add(self, log_probabilities: np.ndarray, targets: np.ndarray, unknown: int) -> None:
-        """Add sentences: natural log probabilities and targets, both (sentences, steps)."""
+        """Add sentences of one length.
+
+        Parameters
+        ----------
+        log_probabilities : float array (sentences, steps)
+            Natural logarithms of the targets' probabilities.
+        targets : integer array (sentences, steps)
+        unknown : int
+            The index of ``<unk>``.
+        """
         is_unknown = targets == unknown
         self.sentences += len(targets)
         self.tokens += targets.size
@@ -99,7 +108,19 @@ class Evaluation:
 
 
 def perplexity(log_probability: float, tokens: int) -> float:
-    """Exponential of the mean negative log probability (natural) per token."""
+    """Exponential of the mean negative log probability per token.
+
+    Parameters
+    ----------
+    log_probability : float
+        Natural logarithm, summed over the tokens.
+    tokens : int
+
+    Returns
+    -------
+    float
+        NaN where there are no tokens, infinity beyond the range of floats.
+    """
     if not tokens:
         return math.nan
     entropy = -log_probability / tokens

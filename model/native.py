@@ -133,7 +133,21 @@ buffers = _Buffers()
 
 
 def check_indices(indices: np.ndarray, count: int, name: str) -> None:
-    """Raise IndexError if an index is not below `count`, for the library does not look."""
+    """Look at indices before the library uses them, for it does not.
+
+    Parameters
+    ----------
+    indices : integer array of any shape
+    count : int
+        What they must be below.
+    name : str
+        What the error calls them.
+
+    Raises
+    ------
+    IndexError
+        When one is negative, or not below the count.
+    """
     if indices.size and not 0 <= indices.min() <= indices.max() < count:
         raise IndexError(f"{name} must be from 0 to {count - 1}, but are from {indices.min()} "
                          f"to {indices.max()}")
@@ -168,7 +182,15 @@ class WeightsGradient(theano.Op):
         raise NotImplementedError
 
     def add_gradients(self, inputs: list, gradients: list) -> None:
-        """Add to arrays."""
+        """Add the gradients for the weights, computed from arrays, to arrays in place.
+
+        Parameters
+        ----------
+        inputs : list of array
+            Values of the node's inputs, without the accumulators.
+        gradients : list of array
+            What to add to, of the weights' shapes.
+        """
         raise NotImplementedError
 
     def make_node(self, *inputs):

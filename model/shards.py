@@ -247,6 +247,11 @@ class ShardReader:
         -------
         inputs, targets : int32 arrays (sentences, steps)
             Indices of words, in the order of the shards.
+
+        Raises
+        ------
+        DamagedFile
+            When a shard cannot be read any more.
         """
         inputs = np.empty((self.step_counts.get(steps, 0), steps), dtype=np.int32)
         done = 0

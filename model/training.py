@@ -232,7 +232,19 @@ def compile_log_probabilities(network: Network) -> Callable[[np.ndarray, np.ndar
 
 
 def set_parameters(network: Network, values: dict[str, np.ndarray]) -> None:
-    """Set a network's weights by name."""
+    """Set a network's weights.
+
+    Parameters
+    ----------
+    network : Network
+    values : dict
+        An array for each parameter, by its name, of its shape.
+
+    Raises
+    ------
+    KeyError
+        When there is none for a parameter.
+    """
     for parameter in lasagne.layers.get_all_params(network.output):
         parameter.set_value(values[parameter.name])
 

@@ -132,6 +132,21 @@ def average_and_apply(params: list, accumulators: Accumulators, update: Callable
 
 
 def update_state(updates: OrderedDict, params: list, accumulators: Accumulators) -> list:
-    """The shared variables that an update rule keeps from update to update, in a fixed order."""
+    """The shared variables that an update rule keeps from update to update.
+
+    Parameters
+    ----------
+    updates : OrderedDict
+        See `average_and_apply`.
+    params : list of shared variable
+        What they update.
+    accumulators : Accumulators
+        What they average.
+
+    Returns
+    -------
+    list of shared variable
+        In a fixed order; for AdaGrad the sums of squares, of the shapes of the parameters.
+    """
     others = {*params, *accumulators.gradients, accumulators.count}
     return [variable for variable in updates if variable not in others]

@@ -90,7 +90,18 @@ class Vocabulary:
 
 
 def write_vocabulary(vocabulary: Vocabulary, path: str | os.PathLike) -> None:
-    """Publish a vocabulary as a text file, `word<TAB>count` a line, the first line index 0."""
+    """Publish a vocabulary as a text file, `word<TAB>count` a line, the first line index 0.
+
+    Parameters
+    ----------
+    vocabulary : Vocabulary
+    path : path
+
+    Raises
+    ------
+    UserError
+        When the file cannot be written.
+    """
     entries = zip(vocabulary.words, vocabulary.counts)
     with publish(path) as temporary:
         temporary.write_bytes("".join(f"{word}\t{count}\n" for word, count in entries).encode())

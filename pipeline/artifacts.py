@@ -208,7 +208,20 @@ class Artifact:
 
 
 def receipts(work: Path, stage: str = "*", name: str = "*") -> Iterator[dict]:
-    """The receipts of a stage and name, or of all, in no order."""
+    """Receipts, in no order; what is no receipt is left out.
+
+    Parameters
+    ----------
+    work : path
+        Working folder.
+    stage, name : str
+        Of the artifacts; all without.
+
+    Yields
+    ------
+    dict
+        As `Artifact.record` publishes it.
+    """
     for path in (work / "receipts").glob(f"{stage}/{name}/*.json"):
         receipt = _read_receipt(path)
         if receipt is not None:

@@ -162,7 +162,17 @@ class Plots:
 
     def bars(self, name: str, ylabel: str, rows: Sequence[tuple[str, float]], *,
              logarithmic: bool = False) -> dict[str, str]:
-        """A perplexity for each of some groups, from top to bottom."""
+        """A perplexity for each of some groups, from top to bottom.
+
+        Parameters
+        ----------
+        name : str
+            Of the plot.
+        ylabel : str
+        rows : sequence of (label, perplexity)
+        logarithmic : bool
+            Of the axis of perplexities.
+        """
         plots: dict[str, str] = {}
         labels, values = zip(*rows)
         xlabel = "perplexity (logarithmic)" if logarithmic else "perplexity"
