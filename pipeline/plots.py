@@ -72,15 +72,21 @@ class Plots:
     def sentence_lengths(self, counts: dict[int, int]) -> dict[str, str]:
         """Sentences by their number of words; each length is a bucket of its own.
 
-        The longest ones, less than a thousandth of all, are only named: one sentence of a thousand
-        words would leave no room for the others.
+        The longest ones, less than a two-hundredth of all, are only named: one sentence of a
+        thousand words would leave no room for the others.
+
+        Parameters
+        ----------
+        counts : dict
+            How many sentences there are of each length in words.
         """
         plots: dict[str, str] = {}
         lengths = np.array(sorted(counts))
         total = np.cumsum([counts[length] for length in lengths.tolist()])
-        shown = int(np.searchsorted(total, 0.999 * total[-1])) + 1
-        remark = (f"not shown: {total[-1] - total[shown - 1]:,} sentences\n"
-                  f"of up to {lengths[-1]:,} words" if shown < len(lengths) else "")
+        shown = int(np.searchsorted(total, 0.995 * total[-1])) + 1
+        others = total[-1] - total[shown - 1]
+        remark = (f"not shown: {others:,} sentence{'' if others == 1 else 's'}\n"
+                  f"of up to {lengths[-1]:,} words" if others else "")
         lengths = lengths[:shown]
         heights = np.zeros(lengths[-1] - lengths[0] + 1)
         heights[lengths - lengths[0]] = [counts[length] for length in lengths.tolist()]
@@ -107,9 +113,9 @@ class Plots:
         with self._axes("coverage", "vocabulary size (entries)", "training tokens covered (%)",
                         plots) as axes:
             axes.plot(sizes, 100 * shares, color=_FIRST)
-            axes.axvline(chosen[0], color=_MARK, linestyle="--", linewidth=1)
-            axes.plot(chosen[0], 100 * chosen[1], "o", color=_SECOND,
-                      label=f"chosen: {chosen[0]:,} entries, {chosen[1]:.1%}")
+            axes.axvline(chosen[0], color=_MARK, linestyle="--", linewidth=1,
+                         label=f"chosen: {chosen[0]:,} entries, {chosen[1]:.1%}")
+            axes.plot(chosen[0], 100 * chosen[1], "o", color=_SECOND)
             axes.set_xscale("log")
             axes.set_ylim(0, 102)
             _thousands(axes.xaxis)
@@ -130,6 +136,8 @@ class Plots:
         halvings = [(after["tokens"], after["seconds"] / unit)
                     for before, after in zip(validations, validations[1:])
                     if after["halvings"] > before["halvings"]]
+        cooldown = _cooldown(updates)
+        cooldowns = [(cooldown["tokens"], cooldown["seconds"] / unit)] if cooldown else []
         plots: dict[str, str] = {}
         for place, (plot, xlabel, x, key, scale) in enumerate((
                 ("learning_tokens", "training tokens", tokens, "tokens", 1),
@@ -142,6 +150,7 @@ class Plots:
                               [v["validation_perplexity"] for v in validations],
                               "o-", color=_SECOND, label="validation", markersize=4)
                 _mark(axes, [halving[place] for halving in halvings], "rate halved")
+                _mark(axes, [start[place] for start in cooldowns], "cooldown begins", ":")
                 axes.set_yscale("log")
                 _thousands(axes.yaxis, minor=True)
                 if key == "tokens":
@@ -154,9 +163,10 @@ class Plots:
         with self._axes("rate", "training tokens", "learning rate", plots) as axes:
             axes.plot(tokens, rate, color=_FIRST, marker="o" if len(rate) == 1 else None)
             _mark(axes, [halving[0] for halving in halvings], "rate halved")
+            _mark(axes, [start[0] for start in cooldowns], "cooldown begins", ":")
             axes.set_ylim(0, None)
             _engineering(axes.xaxis)
-            if halvings:
+            if halvings or cooldowns:
                 axes.legend()
         return plots
 
@@ -214,9 +224,17 @@ def _time_unit(seconds: float) -> tuple[int, str]:
         3600, "hours")
 
 
-def _mark(axes: Axes, places: Sequence[float], label: str) -> None:
+def _cooldown(updates: Sequence[dict]) -> dict | None:
+    """The update where the rate begins to fall little by little, if there is one."""
+    for before, after in zip(updates, updates[1:]):
+        if before["rate"] > after["rate"] > 0.5 * before["rate"]:
+            return before
+    return None
+
+
+def _mark(axes: Axes, places: Sequence[float], label: str, linestyle: str = "--") -> None:
     for number, place in enumerate(places):
-        axes.axvline(place, color=_MARK, linestyle="--", linewidth=1,
+        axes.axvline(place, color=_MARK, linestyle=linestyle, linewidth=1,
                      label=label if number == 0 else None)
 
 

@@ -200,7 +200,7 @@ def _origins(group: Sequence[dict]) -> dict[str, list[str]]:
         more = len(made_from) - _INGREDIENTS_LISTED
         made_from[_INGREDIENTS_LISTED:] = [f"and {more:,} more"]
     for previous in filter(None, (receipt["notes"].get("previous") for receipt in group)):
-        made_from.append(f"weights of {'/'.join(Path(previous).parts[-3:])}")
+        made_from.append(f"weights of model {previous[:8]}")
     return {"made_from": made_from, "settings": settings}
 
 
@@ -343,7 +343,8 @@ def _duration(seconds: float) -> str:
 
 
 def _percent(share: float) -> str:
-    return f"{100 * share:.2g} %" if 0 < share < 0.001 else f"{100 * share:.2f} %"
+    # The space does not break a line.
+    return f"{100 * share:.2g}\u00a0%" if 0 < share < 0.001 else f"{100 * share:.2f}\u00a0%"
 
 
 def _size(number: float) -> str:

@@ -599,13 +599,23 @@ class EncodePart(PartStage):
     vocabulary = luigi.Parameter(
         description="beginning of the digest of the vocabulary's words, in order")
 
-    def requires(self) -> TokenizePart:
-        # Not the vocabulary, though it is read: as for the tokens.
+    def tokens(self) -> TokenizePart:
+        """The task that makes what this one encodes."""
         return self.clone(TokenizePart)
+
+    def requires(self) -> list[TokenizePart]:
+        # Those that are there have been made in other groups: no need to name them once more. And
+        # not the vocabulary, though it is read: as for the tokens.
+        missing = [part for part in self.named
+                   if not self.clone(TokenizePart, **part_parameters([part])).complete()]
+        return [self.clone(TokenizePart, **part_parameters(missing))] if missing else []
+
+    def needs(self) -> list[luigi.Task]:
+        return [self.tokens()]
 
     def artifact(self) -> Artifact:
         ingredients = {"format": _FORMATS["shards"],
-                       "tokens": fingerprint(self.requires().artifact().ingredients),
+                       "tokens": fingerprint(self.tokens().artifact().ingredients),
                        "vocabulary": self.vocabulary}
         path = self.folder / "shards" / f"{fingerprint(ingredients)}.h5"
         return Artifact(self.folder, "shards", self.digest, path, ingredients)
@@ -614,7 +624,7 @@ class EncodePart(PartStage):
         from model.shards import write_shard
 
         vocabulary = self.clone(BuildVocabulary).vocabulary()
-        write_shard(self.requires().artifact().path, vocabulary, artifact.path,
+        write_shard(self.tokens().artifact().path, vocabulary, artifact.path,
                     part=self.digest, **settings.values(settings.tokens))
 
 
@@ -671,6 +681,8 @@ class TrainModel(Stage):
         return Artifact(self.folder, "models", "model", path, ingredients)
 
     def make(self, artifact: Artifact) -> dict:
+        from model.checkpoint import read_checkpoint
+
         shards = self.requires()
         network, training = map(settings.values, (settings.network, settings.training))
         shapes = {name: network[name] for name in ("num_units", "num_layers", "peepholes")}
@@ -691,7 +703,7 @@ class TrainModel(Stage):
             "checkpoint_minutes": training["checkpoint_minutes"],
             "previous": str(previous) if previous else None,
         }
-        if previous:
+        if previous and not (folder / "last.h5").exists():  # or else it goes on
             logger.info("%s: it starts from the weights of %s", self.task_family, previous)
         page = self.folder / "report" / "training.html"
         with TrainingPage(folder / "log.jsonl", page) as shown:
@@ -703,7 +715,8 @@ class TrainModel(Stage):
             run_model_command("train", job, folder / "job.json", say)
         # No browser follows it from the visualiser, but it says where the page lies.
         self.link(page.resolve().as_uri())
-        return {"previous": job["previous"]}
+        ancestry = read_checkpoint(artifact.path).ancestry
+        return {"previous": ancestry[0]["model"] if ancestry else None}
 
 
 class EvaluatePerplexity(Stage):

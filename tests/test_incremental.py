@@ -12,7 +12,9 @@ from unittest import mock
 
 import pytest
 
-from model.files import DamagedFile, UserError, write_hdf5
+from model.checkpoint import Checkpoint, write_checkpoint
+from model.files import DamagedFile, UserError
+from model.vocabulary import read_vocabulary
 from pipeline import corpus, tasks
 from pipeline.artifacts import fingerprint
 from pipeline.gc import remove, unreferenced
@@ -35,8 +37,10 @@ def pretend(command, job, job_file, say):
     if command == "train":
         content = {key: job[key] for key in ("train_shards", "network", "training", "previous")}
         folder = Path(job["folder"])
-        with write_hdf5(folder / "model.h5") as file:
-            file.attrs["job"] = fingerprint(content)
+        write_checkpoint(folder / "model.h5", Checkpoint(
+            parameters={}, optimiser=[], random_states=[],
+            vocabulary=read_vocabulary(job["vocabulary"]),
+            settings={"job": fingerprint(content)}, position={}))
         (folder / "log.jsonl").write_text(json.dumps(
             {"update": 1, "epoch": 0, "sentences": 1, "tokens": 1, "loss": 1.0,
              "gradient_norm": 1.0, "rate": 1.0, "seconds": 1.0, "tokens_per_second": 1.0}) + "\n")

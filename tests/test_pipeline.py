@@ -280,4 +280,6 @@ def test_an_edit_trains_from_the_previous_model_and_says_so(finished, tmp_path):
     assert "it starts from the weights of" in output
     receipts = [json.loads(path.read_text())
                 for path in job.work.glob("receipts/models/model/*.json")]
-    assert sorted(bool(receipt["notes"]["previous"]) for receipt in receipts) == [False, True]
+    first, second = sorted(receipts, key=lambda receipt: receipt["finished"])
+    assert first["notes"]["previous"] is None
+    assert second["notes"]["previous"] == first["sha256"]
