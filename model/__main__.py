@@ -35,6 +35,8 @@ _SHARE_OF_SCORING = 0.9
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; returns the exit code."""
     options = _parser().parse_args(arguments)
+    if sys.stdout is None:
+        sys.exit("error: standard output is closed")
     # Whatever the locale: words are not only ASCII.
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -53,12 +55,22 @@ def main(arguments: list[str] | None = None) -> int:
             print(f"error: {error}", file=sys.stderr)
         return 1
     except BrokenPipeError:
-        # Whoever read the output has gone; Python must not try to flush it once more.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _leave_output()
         return 141
+    except OSError as error:
+        if options.function in (train_command, evaluate_command):
+            raise
+        _leave_output()
+        print(f"error: {error}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         return 130
     return 0
+
+
+def _leave_output() -> None:
+    """Nobody takes the output any more: Python must not try to flush it once more."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -116,25 +128,24 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _base(text: str) -> float:
-    value = float(text)
-    if not 1 < value < math.inf:
-        raise argparse.ArgumentTypeError("the base must be greater than 1")
-    return value
+def _number(kind: Callable[[str], float], fits: Callable[[float], bool],
+            wanted: str) -> Callable[[str], float]:
+    """A type for argparse, with an error that says what is wanted."""
+    def parse(text: str) -> float:
+        try:
+            value = kind(text)
+        except ValueError:
+            value = math.nan
+        if not fits(value):
+            raise argparse.ArgumentTypeError(f"{text} is not {wanted}")
+        return value
+
+    return parse
 
 
-def _temperature(text: str) -> float:
-    value = float(text)
-    if not 0 <= value < math.inf:
-        raise argparse.ArgumentTypeError("the temperature must be 0 or greater")
-    return value
-
-
-def _count(text: str) -> int:
-    value = int(text)
-    if value < 0:
-        raise argparse.ArgumentTypeError("it must not be negative")
-    return value
+_base = _number(float, lambda value: 1 < value < math.inf, "a number greater than 1")
+_temperature = _number(float, lambda value: 0 <= value < math.inf, "a number of at least 0")
+_count = _number(int, lambda value: value >= 0, "a whole number of at least 0")
 
 
 def train_command(options: argparse.Namespace) -> None:
@@ -238,12 +249,12 @@ def _write_table(line: int | str, words: list[dict] | None, sums: dict) -> None:
 
 
 def _write_json(line: int | str, words: list[dict] | None, sums: dict) -> None:
-    def without_nan(row: dict) -> dict:
-        return {key: None if isinstance(value, float) and math.isnan(value) else value
+    def finite(row: dict) -> dict:
+        return {key: None if isinstance(value, float) and not math.isfinite(value) else value
                 for key, value in row.items()}
 
-    rows = {} if words is None or line == "total" else {"words": list(map(without_nan, words))}
-    print(json.dumps({"line": line, **without_nan(sums), **rows}, ensure_ascii=False))
+    rows = {} if words is None or line == "total" else {"words": list(map(finite, words))}
+    print(json.dumps({"line": line, **finite(sums), **rows}, ensure_ascii=False))
 
 
 def sample_command(options: argparse.Namespace) -> None:
@@ -251,6 +262,10 @@ def sample_command(options: argparse.Namespace) -> None:
     from model.inference import compile_next_word, load_network, sample
     from model.tokenization import clean, tokenize
 
+    try:
+        options.prefix.encode()
+    except UnicodeEncodeError:
+        raise UserError("the prefix is not valid UTF-8") from None
     checkpoint = _model(options.model)
     vocabulary = checkpoint.vocabulary
     tokens = tokenize([clean(options.prefix)],
@@ -278,7 +293,7 @@ def _model(path: Path | None) -> Checkpoint:
     from model.inference import newest_model, read_model
 
     if path is None:
-        path = newest_model(os.environ.get("PIPELINE_WORK", "data/work"))
+        path = newest_model(os.environ.get("PIPELINE_WORK") or "data/work")
         print(f"model: {path}", file=sys.stderr)
     return read_model(path)
 
@@ -286,6 +301,8 @@ def _model(path: Path | None) -> Checkpoint:
 @contextlib.contextmanager
 def _open_text(name: str) -> Iterator[BinaryIO]:
     if name == "-":
+        if sys.stdin is None:
+            raise UserError("standard input is closed; name a file")
         yield sys.stdin.buffer
         return
     try:
@@ -364,7 +381,7 @@ def _tell(report: dict) -> None:
         print(json.dumps(report), flush=True)
     except BrokenPipeError:
         # It is gone, which ends this process too, but not here: there may be work to save.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _leave_output()
 
 
 if __name__ == "__main__":

@@ -110,7 +110,7 @@ def _blas_flags() -> str | None:
 
 
 def _configure() -> None:
-    work = Path(os.environ.get("PIPELINE_WORK", "data/work")).resolve()
+    work = Path(os.environ.get("PIPELINE_WORK") or "data/work").resolve()
     if "," in str(work):
         raise UserError(f"Theano cannot keep its compile cache in {work}: its settings are "
                         "separated by commas. Choose a working folder without a comma.")

@@ -31,9 +31,19 @@ class NetworkConfig:
     learn_init : bool
         Whether the state before the first word is learned, or zero.
     dropout : float
-        Share of the outputs of each recurrent layer that is dropped in training.
+        Share of the outputs of each recurrent layer that is dropped in training, none of the
+        recurrent state (Zaremba et al., 2014).
     recurrence : {"fused", "scan"}
         How the recurrence is computed; the result is the same.
+
+    Raises
+    ------
+    UserError
+        On a value that makes no sense; names it.
+
+    References
+    ----------
+    W. Zaremba, I. Sutskever, O. Vinyals: Recurrent neural network regularization. arXiv:1409.2329.
     """
 
     num_units: int

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import math
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import BinaryIO
@@ -14,11 +16,14 @@ from model.files import UserError
 from model.tokenization import clean, tokenize
 from model.vocabulary import END, Vocabulary
 
+logger = logging.getLogger(__name__)
+
 # Lines that are tokenized and sorted by length at a time: enough that the network has many
 # sentences of one length side by side. Output appears after each block.
 _LINES_PER_BLOCK = 4096
 # Bounds the memory, which grows with the longest sentence. The corpus stage's own default bound.
 _MAX_LINE_BYTES = 32768
+_BOM = b"\xef\xbb\xbf"
 
 
 @dataclass
@@ -53,7 +58,8 @@ def score_lines(stream: BinaryIO, name: str,
 
     Lines are read as the corpus stage reads them: only ``\n`` and ``\r\n`` end one, a byte-order
     mark at the beginning is dropped, and each is brought to NFC and stripped. An empty line is no
-    sentence, as in the corpus; it keeps its place in the output.
+    sentence, as in the corpus; it keeps its place in the output. Every line is plain text: the
+    ids of the Leipzig corpora are not looked for.
 
     Parameters
     ----------
@@ -122,10 +128,14 @@ def word_totals(score: LineScore) -> Iterator[tuple[str, Totals]]:
 def _blocks(stream: BinaryIO, name: str) -> Iterator[list[str]]:
     lines: list[str] = []
     number = 0
-    while raw := stream.readline(_MAX_LINE_BYTES + 2):
+    while raw := stream.readline(_MAX_LINE_BYTES + 2 + (0 if number else len(_BOM))):
         number += 1
         if number == 1:
-            raw = raw.removeprefix(b"\xef\xbb\xbf")
+            raw = raw.removeprefix(_BOM)
+            if re.match(rb"\d+\t", raw):
+                logger.warning("%s: the first line looks like id<TAB>sentence; the ids are scored "
+                               "as words. To leave them out: cut -f2- FILE | python -m model score",
+                               name)
         text = raw.removesuffix(b"\n").removesuffix(b"\r")
         if len(text) > _MAX_LINE_BYTES:
             raise UserError(f"{name}, line {number}: it is longer than {_MAX_LINE_BYTES:,} bytes. "

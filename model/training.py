@@ -51,7 +51,7 @@ class TrainingConfig:
     Parameters
     ----------
     optimiser : str
-        A key of `OPTIMISERS`.
+        A key of `OPTIMISERS`: rules of Lasagne's, see References.
     rate : float
         Learning rate.
     window : int
@@ -70,6 +70,19 @@ class TrainingConfig:
         The training stops after so many validations in a row without a new best.
     shards_in_memory : int
     seed : int
+
+    Raises
+    ------
+    UserError
+        On a value that makes no sense; names it.
+
+    References
+    ----------
+    adagrad: J. Duchi, E. Hazan, Y. Singer: Adaptive subgradient methods for online learning and
+    stochastic optimization. JMLR 12, 2011. adam: D. Kingma, J. Ba: Adam: a method for stochastic
+    optimization. ICLR 2015. rmsprop: T. Tieleman, G. Hinton: Lecture 6.5, Coursera, 2012. adadelta:
+    M. Zeiler: ADADELTA: an adaptive learning rate method. arXiv:1212.5701. momentum: B. Polyak:
+    Some methods of speeding up the convergence of iteration methods, 1964.
     """
 
     optimiser: str

@@ -51,7 +51,17 @@ class Accumulators:
 
 
 def create_accumulators(params: list) -> Accumulators:
-    """Accumulators of zeros for a list of parameters (shared variables)."""
+    """Accumulators of zeros.
+
+    Parameters
+    ----------
+    params : list of shared variables
+
+    Returns
+    -------
+    Accumulators
+        A sum for each parameter, of its shape and type, and the count.
+    """
     return Accumulators(
         [theano.shared(np.zeros_like(param.get_value(borrow=True)),
                        broadcastable=param.broadcastable, name=f"{param.name}_gradients")
@@ -93,6 +103,15 @@ def average_gradients(accumulators: Accumulators) -> list:
 
     Sums over unequal numbers of terms are divided once, by the total: the average is that of
     all terms, not a mean of means. Calling for it with a count of zero gives not-a-number.
+
+    Parameters
+    ----------
+    accumulators : Accumulators
+
+    Returns
+    -------
+    list of symbolic expressions
+        For each parameter, of its shape.
     """
     count = T.cast(accumulators.count, theano.config.floatX)
     return [total / count for total in accumulators.gradients]

@@ -84,7 +84,9 @@ def run_command(options: argparse.Namespace) -> int:
 
     work = Path(settings.work_folder())
     scheduler = options.scheduler or settings.run().scheduler
-    workers = options.workers or settings.run().workers
+    workers = settings.run().workers if options.workers is None else options.workers
+    if workers < 1:
+        raise UserError(f"{workers} workers: there must be one at least")
     port = settings.run().port
     with _only_one_run(work):
         keep_interrupts()
@@ -182,20 +184,31 @@ def status_command(options: argparse.Namespace) -> int:
         print(f"no daemon answers on {daemon.url(port)}")
         return 0
     scheduler: Any = RemoteScheduler(daemon.url(port))
-    states = ("DONE", "RUNNING", "PENDING", "FAILED", "DISABLED")
-    found = {status: scheduler.task_list(status, "", limit=False).values() for status in states}
+    states = ("DONE", "RUNNING", "PENDING", "FAILED", "DISABLED", "UNKNOWN")
+    found = {status: scheduler.task_list(status, "", limit=False) for status in states}
     if not any(found.values()):
         print("the daemon knows of no tasks; it forgets them ten minutes after a run")
     for status, tasks in found.items():
-        for task in sorted(tasks, key=lambda task: task["last_updated"]):
+        for task_id, task in sorted(tasks.items(), key=lambda item: item[1]["last_updated"]):
             folder = task["params"].get("working_folder", settings.work_folder())
             name = " ".join([task["name"], *filter(None, [task["params"].get("part")]),
                              *([f"in {folder}"] if folder != settings.work_folder() else [])])
             progress = task.get("progress_percentage")
             share = "" if progress is None else f"{progress:5.1f} %"
             message = task.get("status_message") or ""
-            print(f"{status.lower():9} {share:7} {name}  {message}".rstrip())
+            if status == "FAILED":
+                message = _last_line(scheduler.fetch_error(task_id)["error"])
+            link = task.get("tracking_url") or ""
+            print("  ".join(filter(None, [f"{status.lower():9} {share:7} {name}", message, link])))
     return 0
+
+
+def _last_line(error: str) -> str:
+    """What went wrong, of a failure as the daemon keeps it: a text, or its JSON."""
+    with contextlib.suppress(ValueError):
+        error = json.loads(error)
+    lines = (error or "").strip().splitlines()
+    return lines[-1] if lines else ""
 
 
 def daemon_command(options: argparse.Namespace) -> int:

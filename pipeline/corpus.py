@@ -301,7 +301,16 @@ class KnownParts:
 
 
 def hash_sentences(sentences: list[bytes]) -> np.ndarray:
-    """A hash of each sentence's text: uint64 (sentences,), the same on every machine, for ever."""
+    """A hash of each sentence's text, its CRC-32: the same on every machine, for ever.
+
+    Parameters
+    ----------
+    sentences : list of bytes
+
+    Returns
+    -------
+    uint64 array (sentences,)
+    """
     return np.fromiter(map(zlib.crc32, sentences), dtype=np.uint64, count=len(sentences))
 
 
@@ -335,6 +344,16 @@ class PartCutter:
     have about that size and an edit anywhere moves no later border. Safety valves for corpora such
     as one line repeated a million times: parts below 1/64 of that size are not ended, and at 8
     times that size or 32 MiB a part ends wherever that is.
+
+    Parameters
+    ----------
+    sentences_per_part : int
+        At least 1.
+
+    References
+    ----------
+    A. Muthitacharoen, B. Chen, D. Mazieres: A low-bandwidth network file system. SOSP 2001
+    (borders that depend on the content).
     """
 
     def __init__(self, sentences_per_part: int):

@@ -14,7 +14,6 @@ import fnmatch
 import gzip
 import hashlib
 import http.client
-import itertools
 import json
 import logging
 import os
@@ -35,6 +34,9 @@ from model.files import UserError, publish
 logger = logging.getLogger(__name__)
 
 _BLOCK_BYTES = 1 << 16
+# An attempt that brings so much is none of those that are counted: a long download over a bad
+# line ends, and a server that sends next to nothing is not asked for ever.
+_WORTH_AN_ATTEMPT = 1 << 20
 _LONGEST_PAUSE = 60.0
 # Answers that may be different a little later (RFC 9110, 15.5.9 and 15.6; RFC 6585, 4).
 _TEMPORARY_STATUSES = {408, 425, 429, 500, 502, 503, 504}
@@ -101,12 +103,15 @@ def download(
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with _Part(target, url) as part:
-            for attempt in itertools.count(1):
+            attempt = 0
+            while True:
+                before = part.bytes
                 try:
                     _fetch_rest(url, part, size, timeout, progress)
                     _verify(url, part, size, sha256)
                     break
                 except _Interrupted as error:
+                    attempt = 1 if part.bytes - before >= _WORTH_AN_ATTEMPT else attempt + 1
                     if attempt >= attempts:
                         raise UserError(
                             f"{url}: not fetched in {attempt} attempts; the last one: {error}. "

@@ -23,7 +23,7 @@ def work_folder() -> str:
     A variable and no setting, because Theano's compile cache follows it too, and is needed before
     any configuration is read.
     """
-    return os.path.abspath(os.environ.get("PIPELINE_WORK", "data/work"))
+    return os.path.abspath(os.environ.get("PIPELINE_WORK") or "data/work")
 
 
 class corpus(luigi.Config):
@@ -101,7 +101,7 @@ class run(luigi.Config):
     """Section [run]."""
 
     workers = luigi.IntParameter()
-    scheduler = luigi.Parameter()
+    scheduler = luigi.ChoiceParameter(choices=["daemon", "local"])
     port = luigi.IntParameter()
 
 

@@ -248,10 +248,13 @@ class DownloadCorpus(Stage):
         try:
             found = unpack(archive, artifact.path.parent,
                            progress=_throttled(lambda share: self.say("unpacking", share)))
-        except UserError:
-            archive.unlink(missing_ok=True)
+        except UserError as error:
+            # The disk can be full, too: then the archive is good.
+            if getattr(error.__cause__, "errno", None) is None:
+                archive.unlink(missing_ok=True)
             raise
         if len(found) > 1:
+            archive.unlink()
             raise UserError(f"{self.url} holds {len(found)} files of sentences, "
                             f"{found[0].name} and others; name one that holds one")
         os.replace(found[0], artifact.path)

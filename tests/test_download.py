@@ -1,5 +1,6 @@
 import contextlib
 import email.utils
+import errno
 import fcntl
 import gzip
 import hashlib
@@ -124,6 +125,13 @@ def test_goes_on_after_each_cut(server, fetch):
     assert server.requests == [
         (None, None), ("bytes=300000-", '"one"'), ("bytes=500001-", '"one"'),
         ("bytes=500001-", '"one"'), ("bytes=500008-", '"one"')]
+
+
+def test_an_attempt_that_brings_much_is_not_counted(server, fetch, monkeypatch):
+    monkeypatch.setattr(module, "_WORTH_AN_ATTEMPT", 100_000)
+    server.cuts = [99_999, 100_000] * 4
+    assert fetch(attempts=3).read_bytes() == CONTENT
+    assert len(server.requests) == 9
 
 
 def test_goes_on_in_a_later_run(server, fetch, tmp_path):
@@ -434,6 +442,31 @@ def test_the_task_fetches_a_damaged_archive_again(server, job, tmp_path):
     with pytest.raises(UserError, match="is damaged .*fetches it again"):
         job.build(tasks.SplitCorpus)
     server.content = whole
+    job.build(tasks.SplitCorpus)
+    assert len(server.requests) == 2
+
+
+def test_the_task_keeps_an_archive_when_the_disk_is_full(server, job, tmp_path, monkeypatch):
+    server.content = make_archive(tmp_path / "a.tar.gz", *LEIPZIG).read_bytes()
+    corpus_task(job, server.url)
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch, pytest.raises(UserError, match="No space left"):
+        patch.setattr(module.shutil, "copyfileobj", full)
+        job.build(tasks.SplitCorpus)
+    job.build(tasks.SplitCorpus)
+    assert len(server.requests) == 1
+
+
+def test_the_task_fetches_an_archive_of_two_texts_again(server, job, tmp_path):
+    corpus_task(job, server.url)
+    second = entry("eng_1K/two-sentences.txt", SENTENCES)
+    server.content = make_archive(tmp_path / "a.tar.gz", *LEIPZIG, second).read_bytes()
+    with pytest.raises(UserError, match="holds 2 files of sentences"):
+        job.build(tasks.SplitCorpus)
+    server.content = make_archive(tmp_path / "b.tar.gz", *LEIPZIG).read_bytes()
     job.build(tasks.SplitCorpus)
     assert len(server.requests) == 2
 

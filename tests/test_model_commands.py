@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from model import scoring
-from model.__main__ import main
+from model.__main__ import _write_json, main
 from model.checkpoint import Checkpoint, write_checkpoint
 from model.evaluation import evaluate
 from model.shards import ShardReader
@@ -172,6 +172,64 @@ def test_text_that_cannot_be_scored_is_one_clear_error(capsys, made, tmp_path, c
     code, _, error = call(capsys, "score", tmp_path / "text", "--model", made["model"])
     assert code == 1
     assert re.fullmatch(f"error: .*{message}.*\n", error)
+
+
+def test_a_byte_order_mark_is_no_part_of_the_longest_line(capsys, made, tmp_path, monkeypatch):
+    monkeypatch.setattr(scoring, "_MAX_LINE_BYTES", 8)
+    (tmp_path / "text").write_bytes(b"\xef\xbb\xbfthe lamp\r\nthe oil\n")
+    lines, _ = score(capsys, made, tmp_path / "text", "--words")
+    assert [[word["word"] for word in line["words"]] for line in lines] == [
+        ["the", "lamp", "</s>"], ["the", "oil", "</s>"]]
+
+
+def test_ids_are_warned_of(capsys, made, tmp_path, caplog):
+    for text, warned in (("1\tthe lamp\n", True), ("1 lamp\nthe\tlamp\n", False)):
+        (tmp_path / "text").write_text(text)
+        caplog.clear()
+        score(capsys, made, tmp_path / "text")
+        assert ("cut -f2-" in caplog.text) == warned
+
+
+@pytest.mark.parametrize("flag, value, wanted", [
+    ("--base", "1", "a number greater than 1"), ("--base", "10x", "a number greater than 1"),
+    ("--temperature", "-1", "a number of at least 0"),
+    ("--temperature", "nan", "a number of at least 0"),
+    ("--count", "-1", "a whole number of at least 0"),
+    ("--count", "1.5", "a whole number of at least 0"),
+])
+def test_a_wrong_number_is_refused(capsys, flag, value, wanted):
+    with pytest.raises(SystemExit) as ended:
+        main(["score" if flag == "--base" else "sample", f"{flag}={value}"])
+    assert ended.value.code == 2
+    assert f"argument {flag}: {value} is not {wanted}" in capsys.readouterr().err
+
+
+def test_json_holds_no_infinity(capsys):
+    _write_json("total", None, {"perplexity": math.inf, "tokens": 3})
+    assert json.loads(capsys.readouterr().out) == {"line": "total", "perplexity": None, "tokens": 3}
+
+
+def test_a_prefix_that_is_no_text_is_refused(capsys, made):
+    code, _, error = call(capsys, "sample", "--prefix", "\udcff", "--model", made["model"])
+    assert (code, error) == (1, "error: the prefix is not valid UTF-8\n")
+
+
+@pytest.mark.parametrize("redirection, message", [
+    ("> /dev/full", "error: [Errno 28]"), (">&-", "error: standard output is closed"),
+])
+def test_output_that_is_not_taken_is_one_clear_error(made, redirection, message):
+    shown = subprocess.run(
+        ["bash", "-c", f'"$0" -m model info "$1" {redirection}', sys.executable, made["shard"]],
+        capture_output=True, text=True)
+    assert shown.returncode == 1 and shown.stderr.startswith(message)
+    assert shown.stderr.count("\n") == 1
+
+
+def test_input_that_is_closed_is_one_clear_error(made):
+    shown = subprocess.run(["bash", "-c", '"$0" -m model score - <&-', sys.executable],
+                           capture_output=True, text=True)
+    assert (shown.returncode, shown.stderr) == (
+        1, "error: standard input is closed; name a file\n")
 
 
 @pytest.mark.parametrize("command", ["score", "sample"])

@@ -241,6 +241,26 @@ def test_through_the_daemon(job, monkeypatch):
         daemon.stop(job.work, port)
 
 
+def test_status_shows_why_a_task_failed(job):
+    port = free_port()
+    job.set("run", port=port)
+    job.set("vocabulary", word_list=job.folder / "nowhere.txt")
+    try:
+        assert job.run("run")[0] == 30
+        code, output = job.run("status")
+        failed, = (line for line in output.splitlines() if line.startswith("failed"))
+        assert "BuildVocabulary" in failed and "nowhere.txt: there is no such file" in failed
+    finally:
+        daemon.stop(job.work, port)
+
+
+@pytest.mark.parametrize("flags, message", [
+    (["--workers", "0"], "there must be one at least"), (["--workers", "-1"], "at least")])
+def test_a_run_needs_a_worker(job, flags, message):
+    code, output = job.run("run", *flags)
+    assert code == 1 and message in output
+
+
 def test_an_interrupt_that_python_ignores_comes_again(monkeypatch):
     class Interrupted:
         def __del__(self):
