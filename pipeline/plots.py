@@ -234,7 +234,7 @@ def _cooldown(updates: Sequence[dict]) -> dict | None:
 
 def _mark(axes: Axes, places: Sequence[float], label: str, linestyle: str = "--") -> None:
     for number, place in enumerate(places):
-        axes.axvline(place, color=_MARK, linestyle=linestyle, linewidth=1,
+        axes.axvline(place, color=_MARK, linestyle=linestyle, linewidth=1.2,
                      label=label if number == 0 else None)
 
 
