@@ -30,7 +30,7 @@ import luigi.interface
 import luigi.rpc
 from luigi.parameter import ParameterVisibility
 
-from model.files import DamagedFile, UserError, publish
+from model.files import DamagedFile, UserError, publish, to_json
 from model.vocabulary import Vocabulary, read_vocabulary, write_vocabulary
 from pipeline import settings
 from pipeline.artifacts import (
@@ -779,7 +779,7 @@ class EvaluatePerplexity(Stage):
             "train": training_figures(training.parent / "log.jsonl"),
         }
         with publish(artifact.path) as temporary:
-            temporary.write_text(json.dumps(metrics, indent=1))
+            temporary.write_text(to_json(metrics, indent=1))
         return {"details": digest_file(self.details)}
 
 
