@@ -55,8 +55,8 @@ logger = logging.getLogger("pipeline")
 _SET_PARENT_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of Linux's prctl
 
 # To be raised when the code of a stage makes other bytes from the same ingredients.
-_FORMATS = {"download": 1, "corpus": 2, "tokens": 3, "vocabulary": 1, "shards": 2, "model": 2,
-            "evaluation": 3, "report": 4}
+_FORMATS = {"download": 1, "corpus": 3, "tokens": 4, "vocabulary": 2, "shards": 3, "model": 2,
+            "evaluation": 4, "report": 5}
 
 
 @functools.cache
