@@ -41,7 +41,8 @@ from pipeline.artifacts import (
     fingerprint,
     receipts,
 )
-from pipeline.corpus import SIDES, corpus_files, part_file, split_corpus
+from pipeline.corpus import part_file, split_corpus
+from pipeline.corpus_files import SIDES, Corpus, find_corpus
 from pipeline.download import download, unpack
 from pipeline.kjv import extract_kjv
 from pipeline.model_process import run_model_command
@@ -62,6 +63,11 @@ _FORMATS = {"download": 1, "corpus": 2, "tokens": 3, "vocabulary": 1, "shards": 
 @functools.cache
 def _digests(work: Path) -> DigestCache:
     return DigestCache(work / "digests.json")
+
+
+@functools.cache
+def _corpus(work: Path, train: str, valid: str | None, test: str | None) -> Corpus:
+    return find_corpus(train, valid, test, _digests(work).digest)
 
 
 class Shown(luigi.Task):
@@ -347,19 +353,28 @@ class SplitCorpus(Stage):
             del section[key]
         return section
 
+    def files(self) -> Corpus:
+        """The files, as they were when this process looked at them first; raises UserError."""
+        return _corpus(self.folder, *self.inputs())
+
     def artifact(self) -> Artifact | None:
-        digest = _digests(self.folder).digest
-        files = {}
         try:
-            for side, pattern in zip(SIDES, self.inputs(), strict=True):
-                files[side] = ({str(path): digest(path) for path in corpus_files(pattern)}
-                               if pattern else {})
-        except (UserError, OSError):
-            return None  # run() says what is wrong
+            return self.to_make()
+        except UserError:
+            return None  # reason() says what is wrong
+
+    def to_make(self) -> Artifact:
+        """The artifact; UserError where the corpus is not fit to be read."""
+        files: dict[str, dict[str, str]] = {side: {} for side in SIDES}
+        for file in self.files().files:
+            files[file.side][str(file.path)] = file.digest
         ingredients = {"format": _FORMATS["corpus"], "files": files,
                        "settings": self.reading()}
         path = self.folder / "corpus" / f"{fingerprint(ingredients)}.json"
         return Artifact(self.folder, "corpus", "corpus", path, ingredients)
+
+    def reason(self) -> str:
+        return self.to_make().reason() or "the text of a part is gone"
 
     def is_whole(self) -> bool:
         if not super().is_whole():
@@ -368,25 +383,19 @@ class SplitCorpus(Stage):
         return all(_has_size(self.part_file(part["digest"]), part["bytes"]) for part in parts)
 
     def run(self) -> None:
-        artifact = self.artifact()
-        if artifact is not None:
-            reason = artifact.reason() or "the text of a part is gone"
-            self.say(f"because {reason}")
-            logger.info("%s: %s", self.task_family, reason)
+        corpus, artifact, reason = self.files(), self.to_make(), self.reason()
+        self.say(f"because {reason}")
+        logger.info("%s: %s", self.task_family, reason)
         started = time.monotonic()
-        total = 1 if artifact is None else sum(
-            Path(path).stat().st_size
-            for files in artifact.ingredients["files"].values() for path in files)
+        total = max(1, sum(file.identity.size for file in corpus.files))
         manifest = split_corpus(
-            *self.inputs(),
+            corpus,
             parts_folder=self._parts_folder,
             set_aside_file=self.set_aside_file(artifact),
             known=self._known_parts(),
             progress=_throttled(lambda done: self.say("reading the corpus", done / total)),
             **self.reading(),
         )
-        if artifact is None:
-            raise UserError("the corpus appeared while it was read; run again")
         _digests(self.folder).check_unchanged()
         with publish(artifact.path) as temporary:
             temporary.write_text(json.dumps(manifest, indent=1, ensure_ascii=False))
@@ -396,10 +405,7 @@ class SplitCorpus(Stage):
 
     def manifest(self) -> Manifest:
         """The parts, once the task is complete."""
-        artifact = self.artifact()
-        if artifact is None:
-            raise UserError("the corpus is gone")
-        return _read_manifest(artifact.path)
+        return _read_manifest(self.to_make().path)
 
     def set_aside_file(self, artifact: Artifact | None) -> Path:
         """Where bad lines are set aside, if there are any."""

@@ -494,10 +494,16 @@ def test_gc_removes_what_nothing_refers_to_and_only_that(job):
     assert unreferenced(job.work, job.root(ROOT)) == []
 
 
-def test_a_corpus_that_is_gone_is_an_error_and_keeps_everything(job):
+@pytest.mark.parametrize("change, message", [
+    (lambda job: job.train.unlink(), "there is no corpus"),
+    (lambda job: job.set("corpus", path=job.folder / "*.txt"), "valid.txt is given for training"),
+    (lambda job: shutil.copy(job.test, job.train), "train.txt and .*test.txt have the same"),
+])
+def test_a_corpus_that_is_gone_or_unfit_is_an_error_and_keeps_everything(job, change, message):
     job.build()
     before = results(job.work)
-    job.train.unlink()
-    with pytest.raises(UserError, match="there is no corpus"):
-        job.build()
+    change(job)
+    for command in (job.why, job.build):
+        with pytest.raises(UserError, match=message):
+            command()
     assert results(job.work) == before

@@ -143,6 +143,15 @@ def test_a_wrong_setting_is_one_clear_error(job, section, values, message):
     assert not (job.work / "models").exists() or not list(job.work.glob("models/*/model.h5"))
 
 
+def test_text_on_two_sides_is_one_clear_error(job):
+    job.set("corpus", path=job.folder / "t*.txt")
+    for command, code in ((["run", "--scheduler", "local"], 30), (["why"], 1)):
+        found, output = job.run(*command)
+        assert found == code and "Traceback" not in output
+        assert f"error: {job.test} is given for training and for the test both" in output
+    assert not (job.work / "parts").exists()
+
+
 def test_a_bad_line_stops_the_run_with_its_place_or_is_set_aside(job):
     job.train.write_bytes(job.train.read_bytes() + b"caf\xe9 .\n")
     code, output = job.run("run", "--scheduler", "local")
