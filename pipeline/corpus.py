@@ -17,6 +17,7 @@ import lzma
 import os
 import re
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import IO, NamedTuple
@@ -24,7 +25,7 @@ from typing import IO, NamedTuple
 import numpy as np
 import zstandard
 
-from model.files import UserError, publish
+from model.files import DamagedFile, UserError, publish
 from model.tokenization import clean
 from pipeline.artifacts import DIGEST_DIGITS
 from pipeline.corpus_files import SIDES, Corpus
@@ -37,6 +38,7 @@ _LARGEST_PART_BYTES = 32 << 20  # a part is tokenized in memory, whatever its li
 
 _MARK = b"\xef\xbb\xbf"  # the byte-order mark in UTF-8
 _ASCII_WHITE_SPACE = b"\t\n\x0b\x0c\r\x1c\x1d\x1e\x1f "  # of Python's str
+_DIGEST = re.compile(f"[0-9a-f]{{{DIGEST_DIGITS}}}")
 _LEIPZIG_LINE = re.compile(rb"[0-9]+\t")
 
 
@@ -522,6 +524,60 @@ def _check_sides(parts: dict[str, list], patterns: dict[str, str | None], counts
 def part_file(folder: Path, digest: str) -> Path:
     """Where a part's text lies."""
     return folder / f"{digest}.txt"
+
+
+def count_also_in_training(folder: Path, parts: dict[str, list[str]]) -> dict[str, int]:
+    """How many sentences of each other side occur, as the same text, in training too.
+
+    Parameters
+    ----------
+    folder : pathlib.Path
+        Where parts are published.
+    parts : dict
+        The digests of each side's parts.
+
+    Returns
+    -------
+    dict
+        For "valid" and "test" the number of sentences, repetitions included.
+
+    Raises
+    ------
+    DamagedFile
+        When a part's text is not the one that its name tells.
+    UserError
+        When a part cannot be read.
+    """
+    def sentences(digest: str) -> list[bytes]:
+        return read_part(part_file(folder, digest)).split(b"\n")[:-1]
+
+    others = {side: Counter(itertools.chain.from_iterable(map(sentences, parts[side])))
+              for side in ("valid", "test")}
+    wanted = {*others["valid"], *others["test"]}
+    found: set[bytes] = set()
+    for digest in parts["train"]:
+        found |= wanted.intersection(sentences(digest))
+    return {side: sum(counts[sentence] for sentence in found)
+            for side, counts in others.items()}
+
+
+def read_part(path: Path) -> bytes:
+    """The text of a part, a sentence and a line end each.
+
+    Raises
+    ------
+    DamagedFile
+        When it is not the one that the file's name tells, if that is a digest.
+    UserError
+        When it cannot be read.
+    """
+    try:
+        text = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"cannot read the part {path}: {error}.") from error
+    if _DIGEST.fullmatch(path.stem) and part_digest(text) != path.stem:
+        raise DamagedFile(path, "its bytes do not match the digest in its name")
+    return text
 
 
 def _publish_part(part: Part, folder: Path) -> None:

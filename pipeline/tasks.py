@@ -41,7 +41,7 @@ from pipeline.artifacts import (
     fingerprint,
     receipts,
 )
-from pipeline.corpus import part_file, split_corpus
+from pipeline.corpus import count_also_in_training, part_file, split_corpus
 from pipeline.corpus_files import SIDES, Corpus, find_corpus
 from pipeline.download import download, unpack
 from pipeline.kjv import extract_kjv
@@ -57,7 +57,7 @@ _SET_PARENT_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of Linux's prctl
 
 # To be raised when the code of a stage makes other bytes from the same ingredients.
 _FORMATS = {"download": 1, "corpus": 2, "tokens": 3, "vocabulary": 1, "shards": 2, "model": 2,
-            "evaluation": 3, "report": 4}
+            "evaluation": 4, "report": 5}
 
 
 @functools.cache
@@ -390,7 +390,7 @@ class SplitCorpus(Stage):
         total = max(1, sum(file.identity.size for file in corpus.files))
         manifest = split_corpus(
             corpus,
-            parts_folder=self._parts_folder,
+            parts_folder=self.parts_folder,
             set_aside_file=self.set_aside_file(artifact),
             known=self._known_parts(),
             progress=_throttled(lambda done: self.say("reading the corpus", done / total)),
@@ -414,10 +414,11 @@ class SplitCorpus(Stage):
 
     def part_file(self, digest: str) -> Path:
         """Where a part's text lies."""
-        return part_file(self._parts_folder, digest)
+        return part_file(self.parts_folder, digest)
 
     @property
-    def _parts_folder(self) -> Path:
+    def parts_folder(self) -> Path:
+        """Where the parts' texts lie."""
         return self.folder / "parts"
 
     def _known_parts(self) -> list[dict]:
@@ -742,7 +743,8 @@ class EvaluatePerplexity(Stage):
             # Not what it was made from: a model that is trained once more may start from another.
             "model": (model.artifact().receipt() or {}).get("sha256"),
             "test shards": model.requires().fingerprints("test"),
-            # They go into the metrics, and can change while all shards stay as they are.
+            # These go into the metrics, and can change while the model and the shards stay.
+            "parts": fingerprint(self.corpus_parts()),
             "corpus counts": fingerprint(self.clone(SplitCorpus).manifest().content["counts"]),
         }
         path = self.folder / "report" / "metrics.json"
@@ -752,6 +754,11 @@ class EvaluatePerplexity(Stage):
     def details(self) -> Path:
         """Figures by length and by word, for the report."""
         return self.folder / "report" / "evaluation.json"
+
+    def corpus_parts(self) -> dict[str, list[str]]:
+        """The digests of each side's parts, their order being of no matter."""
+        manifest = self.clone(SplitCorpus).manifest()
+        return {side: sorted(part.digest for part in manifest.parts(side)) for side in SIDES}
 
     def fault(self, artifact: Artifact) -> str | None:
         fault = super().fault(artifact)
@@ -776,12 +783,19 @@ class EvaluatePerplexity(Stage):
         }
         run_model_command("evaluate", job, training.parent / "evaluate.json", self.say)
         figures = json.loads(self.details.read_text())
-        metrics = {
-            **{side: {key: value for key, value in figures["sets"][side].items()
-                      if not isinstance(value, (dict, list))} for side in ("test", "valid")},
+        self.say("looking for sentences that also occur in training", 1.0)
+        corpus = self.clone(SplitCorpus)
+        repeated = count_also_in_training(corpus.parts_folder, self.corpus_parts())
+        metrics: dict = {
+            side: {key: value for key, value in figures["sets"][side].items()
+                   if not isinstance(value, (dict, list))} for side in ("test", "valid")}
+        for side, count in repeated.items():
+            metrics[side]["sentences_also_in_training"] = {
+                "count": count, "share": count / corpus.manifest().sentences(side)}
+        metrics |= {
             "baselines": figures["baselines"],
             "vocabulary": {"size": len(shards.requires().vocabulary().words)},
-            "corpus": self.clone(SplitCorpus).manifest().content["counts"],
+            "corpus": corpus.manifest().content["counts"],
             "train": training_figures(training.parent / "log.jsonl"),
         }
         with publish(artifact.path) as temporary:

@@ -14,12 +14,13 @@ import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from model.files import UserError
+from model.files import DamagedFile, UserError
 from pipeline import corpus
 from pipeline.corpus import (
     PartCutter,
     SentenceReader,
     choose_sides,
+    count_also_in_training,
     hash_sentences,
     split_corpus,
 )
@@ -352,6 +353,42 @@ def test_a_side_without_sentences_is_an_error(tmp_path):
         split(tmp_path, VERSES, on_bad_line="skip")
     with pytest.raises(UserError, match="sentences_per_part is 0"):
         split(tmp_path, VERSES, sentences_per_part=0)
+
+
+@given(
+    texts=st.lists(st.lists(st.sampled_from(["a", " a", "b\r", "é", "e\u0301", "c", "", "d"]),
+                            max_size=8), min_size=3, max_size=3),
+    given_sides=st.tuples(st.booleans(), st.booleans()),
+)  # fmt: skip
+def test_sentences_that_also_occur_in_training_are_counted(
+    tmp_path_factory, texts, given_sides
+):
+    texts[0] += map(str, range(50))
+    for number, text in enumerate(texts[1:]):
+        text.append(f"only here {number}")
+    if not given_sides[0]:
+        texts[1] = None
+    if not given_sides[1]:
+        texts[2] = None
+    folder = tmp_path_factory.mktemp("corpus")
+    manifest, sides = split(folder, *texts, valid_share=0.2, test_share=0.2, sentences_per_part=9)
+    training = {s for part in sides["train"] for s in part}
+    expected = {side: sum(s in training for part in sides[side] for s in part)
+                for side in ("valid", "test")}  # fmt: skip
+    digests = {side: [part["digest"] for part in manifest["sides"][side]] for side in SIDES}
+    assert count_also_in_training(folder / "parts", digests) == expected
+    for side, was_given in zip(("valid", "test"), given_sides):
+        assert was_given or expected[side] == 0  # a hash knows no other side
+
+
+def test_sentences_are_not_counted_in_a_damaged_part(tmp_path):
+    manifest, _ = split(tmp_path, VERSES, VERSES[:2], VERSES[1:2])
+    digests = {side: [part["digest"] for part in manifest["sides"][side]] for side in SIDES}
+    assert count_also_in_training(tmp_path / "parts", digests) == {"valid": 2, "test": 1}
+    path = tmp_path / "parts" / f"{digests['train'][0]}.txt"
+    path.write_bytes(path.read_bytes().replace(b"Jesus", b"jesus"))
+    with pytest.raises(DamagedFile, match=path.name):
+        count_also_in_training(tmp_path / "parts", digests)
 
 
 # Parts
