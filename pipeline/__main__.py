@@ -339,6 +339,10 @@ def _table(metrics: dict) -> str:
             *((f"{name} perplexity", *(_figure("{:,.2f}", metrics["baselines"][name][side])
                                        for side in ("test", "valid")))
               for name in ("bigram", "unigram"))]
+    repeated = [metrics[side]["sentences_also_in_training"] for side in ("test", "valid")]
+    if any(each["count"] for each in repeated):
+        rows.insert(-2, ("also in training", *(  # after the sentences
+            f"{each['count']:,} ({each['share']:.2%})" for each in repeated)))
     lines = [f"{a:26}{b:>14}{c:>14}" for a, b, c in rows]
     train = metrics["train"]
     lines.append(f"trained on {train['tokens']:,} tokens in {train['updates']:,} updates, "

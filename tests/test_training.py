@@ -274,7 +274,8 @@ def test_a_stall_halves_the_rate_and_patience_ends_the_training(tmp_path, corpus
 
 @pytest.mark.parametrize("optimiser", training.OPTIMISERS)
 def test_every_optimiser_goes_on_where_it_was_stopped(tmp_path, corpus, optimiser):
-    options = dict(optimiser=optimiser, rate=1.0 if optimiser == "adadelta" else 0.01, window=512, max_epochs=1)
+    rate = 1.0 if optimiser == "adadelta" else 0.01
+    options = dict(optimiser=optimiser, rate=rate, window=512, max_epochs=1)
     with theano.configparser.change_flags(linker="py", optimizer="fast_compile"):
         whole = job(tmp_path / "whole", corpus, NetworkConfig(3), **options)
         train(whole)
