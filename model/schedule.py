@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from model.training import TrainingConfig
+from model.configuration import TrainingConfig
 
 
 def share_done(config: TrainingConfig, updates: int, planned_updates: int,

@@ -22,9 +22,10 @@ import theano.tensor as T
 
 from model.batches import epoch_windows
 from model.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
+from model.configuration import NetworkConfig, TrainingConfig
 from model.evaluation import evaluate
 from model.files import DamagedFile, UserError, check_hdf5, publish, to_json
-from model.network import Network, NetworkConfig, build_network, log_probabilities, summed_loss
+from model.network import Network, build_network, log_probabilities, summed_loss
 from model.schedule import end_share, learning_rate, share_done
 from model.shards import ShardReader
 from model.updater import (
@@ -45,88 +46,6 @@ _DIVERGED = 10
 # process computed in less than this share of it.
 _GAP_SECONDS = 5.0
 _GAP_SHARE = 0.1
-
-OPTIMISERS = {
-    "adagrad": lasagne.updates.adagrad,
-    "adam": lasagne.updates.adam,
-    "rmsprop": lasagne.updates.rmsprop,
-    "momentum": lasagne.updates.momentum,
-    "adadelta": lasagne.updates.adadelta,
-}
-
-
-@dataclass(frozen=True)
-class TrainingConfig:
-    """How the network is trained; luigi.cfg explains each value.
-
-    Parameters
-    ----------
-    optimiser : str
-        A key of `OPTIMISERS`: rules of Lasagne's, see References.
-    rate : float
-        Learning rate.
-    window : int
-        Sentences per update.
-    denominator : {"sentences", "tokens"}
-        What the summed gradients of a window are divided by.
-    micro_batch_sentences, micro_batch_tokens : int
-        Bounds on what is computed at a time.
-    max_epochs : int
-    max_minutes : float
-        Time budget of the training, over all its runs; 0 for none.
-    cooldown : float
-        Share of the training, at its end, over which the rate falls linearly to zero.
-    validations_per_epoch : int
-    patience : int
-        After so many validations in a row without a new best the training has stalled: see
-        `model.schedule.end_share`.
-    shards_in_memory : int
-    seed : int
-
-    Raises
-    ------
-    UserError
-        On a value that makes no sense; names it.
-
-    References
-    ----------
-    adagrad: J. Duchi, E. Hazan, Y. Singer: Adaptive subgradient methods for online learning and
-    stochastic optimization. JMLR 12, 2011. adam: D. Kingma, J. Ba: Adam: a method for stochastic
-    optimization. ICLR 2015. rmsprop: T. Tieleman, G. Hinton: Lecture 6.5, Coursera, 2012. adadelta:
-    M. Zeiler: ADADELTA: an adaptive learning rate method. arXiv:1212.5701. momentum: B. Polyak:
-    Some methods of speeding up the convergence of iteration methods, 1964.
-    """
-
-    optimiser: str
-    rate: float
-    window: int
-    denominator: str
-    micro_batch_sentences: int
-    micro_batch_tokens: int
-    max_epochs: int
-    max_minutes: float
-    cooldown: float
-    validations_per_epoch: int
-    patience: int
-    shards_in_memory: int
-    seed: int
-
-    def __post_init__(self):
-        if self.optimiser not in OPTIMISERS:
-            raise UserError(f"[training] optimiser = {self.optimiser}: choose one of "
-                            f"{', '.join(OPTIMISERS)}")
-        if self.denominator not in ("sentences", "tokens"):
-            raise UserError(f"[training] denominator = {self.denominator}: choose sentences or "
-                            "tokens")
-        for name in ("rate", "window", "micro_batch_sentences", "micro_batch_tokens",
-                     "max_epochs", "validations_per_epoch", "patience", "shards_in_memory"):
-            if getattr(self, name) <= 0:
-                raise UserError(f"[training] {name} = {getattr(self, name)}: it must be positive")
-        if self.max_minutes < 0:
-            raise UserError(f"[training] max_minutes = {self.max_minutes}: it must not be "
-                            "negative; 0 is for no bound")
-        if not 0 <= self.cooldown <= 1:
-            raise UserError(f"[training] cooldown = {self.cooldown}: it must be from 0 to 1")
 
 
 @dataclass(frozen=True)
@@ -255,7 +174,8 @@ class Trainer:
         self.accumulate = theano.function(
             [x, y], loss, updates=accumulate_gradients(loss, params, accumulators, count))
         self.rate = theano.shared(np.asarray(training.rate, theano.config.floatX), name="rate")
-        updates = average_and_apply(params, accumulators, OPTIMISERS[training.optimiser],
+        updates = average_and_apply(params, accumulators,
+                                    getattr(lasagne.updates, training.optimiser),
                                     learning_rate=self.rate)
         squares = sum(T.sqr(gradient).sum() for gradient in average_gradients(accumulators))
         self.apply = theano.function([], T.sqrt(squares), updates=updates)

@@ -15,6 +15,7 @@ import theano
 
 from model import training
 from model.checkpoint import read_checkpoint
+from model.configuration import OPTIMISERS
 from model.files import DamagedFile, UserError
 from model.network import NetworkConfig, build_network
 from model.shards import ShardReader
@@ -272,7 +273,7 @@ def test_a_stall_halves_the_rate_and_patience_ends_the_training(tmp_path, corpus
     assert len(set(rates)) == 5
 
 
-@pytest.mark.parametrize("optimiser", training.OPTIMISERS)
+@pytest.mark.parametrize("optimiser", OPTIMISERS)
 def test_every_optimiser_goes_on_where_it_was_stopped(tmp_path, corpus, optimiser):
     rate = 1.0 if optimiser == "adadelta" else 0.01
     options = dict(optimiser=optimiser, rate=rate, window=512, max_epochs=1)
