@@ -31,7 +31,7 @@ import luigi.rpc
 from luigi.parameter import ParameterVisibility
 
 from model.files import DamagedFile, UserError, publish
-from model.vocabulary import Vocabulary, read_vocabulary, write_vocabulary
+from model.vocabulary import SPECIALS, Vocabulary, read_vocabulary, write_vocabulary
 from pipeline import settings
 from pipeline.artifacts import (
     DIGEST_DIGITS,
@@ -539,6 +539,9 @@ class TokenizePart(PartStage):
                      **settings.values(settings.tokens))
 
 
+_ABSENT_NAMED = 3
+
+
 class BuildVocabulary(Stage):
     """Stage 3: the most frequent words of the training side."""
 
@@ -562,7 +565,7 @@ class BuildVocabulary(Stage):
         path = self.folder / "vocabulary" / f"{fingerprint(ingredients)}.tsv"
         return Artifact(self.folder, "vocabulary", "vocabulary", path, ingredients)
 
-    def make(self, artifact: Artifact) -> None:
+    def make(self, artifact: Artifact) -> dict:
         section = settings.values(settings.vocabulary)
         word_list = section.pop("word_list")
         say = _throttled(self.say)
@@ -570,8 +573,14 @@ class BuildVocabulary(Stage):
         self.say("choosing the words", 0.9)
         vocabulary = build_vocabulary(types, self.requires().manifest().sentences("train"),
                                       word_list=_existing(word_list) if word_list else None,
-                                      **section)
+                                      **settings.values(settings.tokens), **section)
         write_vocabulary(vocabulary, artifact.path)
+        if absent := vocabulary.absent:
+            logger.info("%s: %s of the %s words of %s do not occur in training, as %s",
+                        self.task_family, f"{len(absent):,}",
+                        f"{len(vocabulary) - len(SPECIALS):,}", word_list,
+                        ", ".join(absent[:_ABSENT_NAMED]))
+        return {"words_not_in_training": len(absent)}
 
     def types(self, progress: Callable[[float], None] = lambda share: None) -> Iterator[Types]:
         """The words of each training part, once these are complete."""
