@@ -329,7 +329,7 @@ def _render(path: Path, template: str, **values: object) -> None:
         undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters |= {
         "number": lambda value: f"{value:,}",
-        "decimal": lambda value: "–" if math.isnan(value) else f"{value:,.2f}",
+        "decimal": lambda value: "n/a" if value is None else f"{value:,.2f}",
         "percent": _percent,
         "duration": _duration, "size": _size,
         "moment": lambda value: time.strftime("%Y-%m-%d %H:%M", time.localtime(value)),
