@@ -781,6 +781,8 @@ class EvaluatePerplexity(Stage):
         return None
 
     def make(self, artifact: Artifact) -> dict:
+        from model.evaluation import headline
+
         model = self.requires()
         shards = model.requires()
         training = model.artifact().path
@@ -801,9 +803,13 @@ class EvaluatePerplexity(Stage):
         for side, count in repeated.items():
             metrics[side]["sentences_also_in_training"] = {
                 "count": count, "share": count / corpus.manifest().sentences(side)}
+        vocabulary = shards.requires().vocabulary()
         metrics |= {
+            "headline": headline(vocabulary),
             "baselines": figures["baselines"],
-            "vocabulary": {"size": len(shards.requires().vocabulary().words)},
+            "vocabulary": {"size": len(vocabulary),
+                           "unknown_in_training": vocabulary.counts[vocabulary.unknown],
+                           "words_not_in_training": len(vocabulary.absent)},
             "corpus": corpus.manifest().content["counts"],
             "train": training_figures(training.parent / "log.jsonl"),
         }
