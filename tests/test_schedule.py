@@ -19,7 +19,7 @@ class Config:
 
 
 shares = st.floats(0, 3)
-configs = st.builds(Config, st.floats(1e-6, 1e3), st.floats(0, 1))
+configs = st.builds(Config, st.floats(1e-6, 1e3), st.just(0.0) | st.floats(1e-3, 1))
 stalls = st.none() | st.floats(1e-6, 1.5)
 
 
@@ -36,7 +36,7 @@ def test_it_never_rises(config, one, another, halvings, more, stalled_at):
         learning_rate(config, first, few, stalled_at) * (1 + 1e-12))
 
 
-@given(configs, st.floats(1e-6, 1), st.floats(0, 1))
+@given(configs, st.floats(1e-6, 1), st.floats(0, 0.999))
 def test_a_stall_changes_nothing_of_what_was_and_keeps_the_cooldown(config, stalled_at, before):
     end = end_share(config, stalled_at)
     assert stalled_at <= end * (1 + 1e-12) <= 1 + 1e-12
