@@ -32,7 +32,7 @@ from luigi.parameter import ParameterVisibility
 
 from model.files import DamagedFile, UserError, publish, to_json
 from model.lineage import HELD_OUT
-from model.vocabulary import Vocabulary, read_vocabulary, write_vocabulary
+from model.vocabulary import SPECIALS, Vocabulary, read_vocabulary, write_vocabulary
 from pipeline import settings
 from pipeline.artifacts import (
     DIGEST_DIGITS,
@@ -557,6 +557,9 @@ class TokenizePart(PartStage):
                      **settings.values(settings.tokens))
 
 
+_ABSENT_NAMED = 3
+
+
 class BuildVocabulary(Stage):
     """Stage 3: the most frequent words of the training side."""
 
@@ -585,7 +588,7 @@ class BuildVocabulary(Stage):
         path = self.folder / "vocabulary" / f"{fingerprint(ingredients)}.tsv"
         return Artifact(self.folder, "vocabulary", "vocabulary", path, ingredients)
 
-    def make(self, artifact: Artifact) -> None:
+    def make(self, artifact: Artifact) -> dict:
         section = settings.values(settings.vocabulary)
         word_list = section.pop("word_list")
         say = _throttled(self.say)
@@ -593,8 +596,14 @@ class BuildVocabulary(Stage):
         self.say("choosing the words", 0.9)
         vocabulary = build_vocabulary(types, self.requires().manifest().sentences("train"),
                                       word_list=_existing(word_list) if word_list else None,
-                                      **section)
+                                      **settings.values(settings.tokens), **section)
         write_vocabulary(vocabulary, artifact.path)
+        if absent := vocabulary.absent:
+            logger.info("%s: %s of the %s words of %s do not occur in training, as %s",
+                        self.task_family, f"{len(absent):,}",
+                        f"{len(vocabulary) - len(SPECIALS):,}", word_list,
+                        ", ".join(absent[:_ABSENT_NAMED]))
+        return {"words_not_in_training": len(absent)}
 
     def types(self, progress: Callable[[float], None] = lambda share: None) -> Iterator[Types]:
         """The words of each training part, once these are complete."""
@@ -815,6 +824,7 @@ class EvaluatePerplexity(Stage):
 
     def make(self, artifact: Artifact) -> dict:
         from model.checkpoint import read_checkpoint
+        from model.evaluation import headline
 
         model = self.requires()
         shards = model.requires()
@@ -837,9 +847,13 @@ class EvaluatePerplexity(Stage):
             count = sum(found.values())
             metrics[side]["sentences_also_in_training"] = {
                 "count": count, "share": count / corpus.manifest().sentences(side)}
+        vocabulary = shards.requires().vocabulary()
         metrics |= {
+            "headline": headline(vocabulary),
             "baselines": figures["baselines"],
-            "vocabulary": {"size": len(shards.requires().vocabulary().words)},
+            "vocabulary": {"size": len(vocabulary),
+                           "unknown_in_training": vocabulary.counts[vocabulary.unknown],
+                           "words_not_in_training": len(vocabulary.absent)},
             "corpus": corpus.manifest().content["counts"],
             "train": {"model": str(training.relative_to(self.folder)),
                       **training_figures(training.parent / "log.jsonl"),

@@ -337,15 +337,30 @@ def test_a_setting_reruns_what_it_affects(job, section, name, value, want):
 
 def test_a_word_list_is_read_for_its_content(job):
     words = job.folder / "words.txt"
-    write(words, ["word00", "word01", "word02"])
+    write(words, ["word", "00", "01"])
     job.set("vocabulary", word_list=words)
     job.build()
     os.utime(words)
     assert job.build() == {}
-    write(words, ["word00", "word01", "word03"])
+    write(words, ["word", "00", "03"])
     made = job.build()
     assert stages(made) == {"BuildVocabulary", "EncodePart"}
     assert made["BuildVocabulary"] == "word_list changed"
+    job.set("tokens", lowercase="false")
+    assert "BuildVocabulary" in job.build()
+
+
+def test_words_of_a_list_that_training_lacks_are_counted_and_said(job, caplog):
+    words = job.folder / "words.txt"
+    write(words, ["Word", "01", "zebra", "lamp"])
+    job.set("vocabulary", word_list=words)
+    job.build()
+    assert f"2 of the 4 words of {words} do not occur in training, as lamp, zebra" in caplog.text
+    receipt = job.root(tasks.BuildVocabulary).artifact().receipt()
+    assert receipt["notes"]["words_not_in_training"] == 2
+    write(words, ["zebra"])
+    with pytest.raises(UserError, match="none of the 1 words of .*words.txt occurs"):
+        job.build()
 
 
 def test_code_of_another_format_makes_anew(job, monkeypatch):
