@@ -56,7 +56,7 @@ logger = logging.getLogger("pipeline")
 _SET_PARENT_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of Linux's prctl
 
 # To be raised when the code of a stage makes other bytes from the same ingredients.
-_FORMATS = {"download": 1, "corpus": 2, "tokens": 3, "vocabulary": 1, "shards": 2, "model": 2,
+_FORMATS = {"download": 1, "corpus": 3, "tokens": 3, "vocabulary": 1, "shards": 2, "model": 2,
             "evaluation": 4, "report": 5}
 
 
@@ -527,6 +527,11 @@ def _together(tasks: Sequence[PartStage]) -> list[PartStage]:
             for group in groups]
 
 
+def _fingerprints(parts: Iterable[PartStage]) -> list[str]:
+    """The fingerprints of what parts are made into, their order being no ingredient."""
+    return sorted(fingerprint(part.artifact().ingredients) for part in parts)
+
+
 class TokenizePart(PartStage):
     """Stage 2: a part's sentences as indices into its own distinct types."""
 
@@ -559,7 +564,7 @@ class BuildVocabulary(Stage):
     def artifact(self) -> Artifact:
         ingredients = {
             "format": _FORMATS["vocabulary"], **settings.values(settings.vocabulary),
-            "training parts": [fingerprint(part.artifact().ingredients) for part in self.parts()],
+            "training parts": _fingerprints(self.parts()),
         }
         word_list = ingredients["word_list"]
         if word_list:
@@ -663,12 +668,13 @@ class EncodeCorpus(Stage):
                 for part in manifest.parts(side)]
 
     def shard_files(self, side: str) -> list[str]:
-        """The files of one side's shards."""
-        return [str(task.artifact().path) for task in self.shards(side)]
+        """The files of one side's shards, in an order that depends on their texts only."""
+        return [str(task.artifact().path)
+                for task in sorted(self.shards(side), key=lambda task: task.digest)]
 
     def fingerprints(self, side: str) -> list[str]:
         """The fingerprints of one side's shards."""
-        return [fingerprint(task.artifact().ingredients) for task in self.shards(side)]
+        return _fingerprints(self.shards(side))
 
 
 class TrainModel(Stage):
