@@ -673,9 +673,10 @@ def _good_lines(lines: list[bytes], leipzig: bool, max_line_bytes: int) -> list[
             return None
         lines = [text for _, _, text in fields]
     try:
-        # Most lines are ASCII, and so in NFC.
-        return [line.strip(_ASCII_WHITE_SPACE) if line.isascii()
-                else clean(line.decode()).encode() for line in lines]
+        # Most lines are ASCII, and so in NFC, and begin and end with no border of a sentence.
+        stripped = [line.strip(_ASCII_WHITE_SPACE) for line in lines]
+        return [line if line.isascii() and line[:1] != b"<" and line[-1:] != b">"
+                else clean(line.decode()).encode() for line in stripped]
     except UnicodeDecodeError:
         return None
 

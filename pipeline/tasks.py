@@ -30,7 +30,7 @@ import luigi.interface
 import luigi.rpc
 from luigi.parameter import ParameterVisibility
 
-from model.files import DamagedFile, UserError, publish
+from model.files import DamagedFile, UserError, publish, to_json
 from model.vocabulary import Vocabulary, read_vocabulary, write_vocabulary
 from pipeline import settings
 from pipeline.artifacts import (
@@ -56,7 +56,7 @@ logger = logging.getLogger("pipeline")
 _SET_PARENT_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of Linux's prctl
 
 # To be raised when the code of a stage makes other bytes from the same ingredients.
-_FORMATS = {"download": 1, "corpus": 3, "tokens": 3, "vocabulary": 1, "shards": 2, "model": 2,
+_FORMATS = {"download": 1, "corpus": 3, "tokens": 4, "vocabulary": 2, "shards": 3, "model": 2,
             "evaluation": 4, "report": 5}
 
 
@@ -805,7 +805,7 @@ class EvaluatePerplexity(Stage):
             "train": training_figures(training.parent / "log.jsonl"),
         }
         with publish(artifact.path) as temporary:
-            temporary.write_text(json.dumps(metrics, indent=1))
+            temporary.write_text(to_json(metrics, indent=1))
         return {"details": digest_file(self.details)}
 
 

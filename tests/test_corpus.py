@@ -54,7 +54,7 @@ def read(path, **options):
 
 
 def naive_sentences(content: bytes) -> list[str]:
-    lines = content.removeprefix(b"\xef\xbb\xbf").decode().split("\n")
+    lines = content.decode().replace("\ufeff", "").split("\n")
     return [s for line in lines if (s := unicodedata.normalize("NFC", line).strip())]
 
 
@@ -145,6 +145,19 @@ def test_text_is_brought_to_nfc(tmp_path):
     path = tmp_path / "corpus.txt"
     path.write_bytes("e\u0301te\u0301\nplain\n\u1112\u1161\u11ab\n".encode())
     assert read(path)[0] == ["été", "plain", "한"]
+
+
+def test_borders_and_invisible_characters_are_no_part_of_a_sentence(tmp_path):
+    path = tmp_path / "corpus.txt"
+    lines = ["<s> one </s>", "<s> </s>", "\u200b\u00ad", "two\u200b\u2060 </s> ", "<b>three</b>"]
+    wanted = ["one", "two", "<b>three</b>"]
+    path.write_bytes("\r\n".join(lines).encode())
+    sentences, _, counts = read(path)
+    assert (sentences, counts["lines"], counts["empty"]) == (wanted, 5, 2)
+    # A bad line makes all others of the block be read one by one.
+    path.write_bytes("\n".join(["nul\0", *lines]).encode())
+    sentences, bad, counts = read(path)
+    assert (sentences, len(bad), counts["empty"]) == (wanted, 1, 2)
 
 
 @pytest.mark.parametrize("suffix", ["", ".gz", ".bz2", ".xz", ".zst", ".GZ"])
