@@ -67,7 +67,7 @@ def _digests(work: Path) -> DigestCache:
 
 @functools.cache
 def _corpus(work: Path, train: str, valid: str | None, test: str | None) -> Corpus:
-    return find_corpus(train, valid, test, _digests(work).digest)
+    return find_corpus(train, valid, test, _digests(work).digest, work)
 
 
 class Shown(luigi.Task):
@@ -333,7 +333,7 @@ class SplitCorpus(Stage):
         path = settings.values(settings.corpus)["path"]
         if path == settings.DEFAULT_CORPUS:
             return [ExtractKingJames()]
-        if path.startswith(("http://", "https://")):
+        if path.lower().startswith(("http://", "https://")):
             return [self.clone(DownloadCorpus, url=path)]
         return []
 

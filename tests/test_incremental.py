@@ -571,6 +571,7 @@ def test_gc_removes_what_nothing_refers_to_and_only_that(job):
 @pytest.mark.parametrize("change, message", [
     (lambda job: job.train.unlink(), "there is no corpus"),
     (lambda job: job.set("corpus", path=job.folder / "*.txt"), "valid.txt is given for training"),
+    (lambda job: job.set("corpus", path=job.folder), "the working folder .*work lies in the corp"),
     (lambda job: shutil.copy(job.test, job.train), "train.txt and .*test.txt have the same"),
 ])
 def test_a_corpus_that_is_gone_or_unfit_is_an_error_and_keeps_everything(job, change, message):
