@@ -69,7 +69,7 @@ def _digests(work: Path) -> DigestCache:
 
 @functools.cache
 def _corpus(work: Path, train: str, valid: str | None, test: str | None) -> Corpus:
-    return find_corpus(train, valid, test, _digests(work).digest)
+    return find_corpus(train, valid, test, _digests(work).digest, work)
 
 
 class Shown(luigi.Task):
@@ -335,7 +335,7 @@ class SplitCorpus(Stage):
         path = settings.values(settings.corpus)["path"]
         if path == settings.DEFAULT_CORPUS:
             return [ExtractKingJames()]
-        if path.startswith(("http://", "https://")):
+        if path.lower().startswith(("http://", "https://")):
             return [self.clone(DownloadCorpus, url=path)]
         return []
 
@@ -538,6 +538,11 @@ def _together(tasks: Sequence[PartStage]) -> list[PartStage]:
             for group in groups]
 
 
+def _fingerprints(parts: Iterable[PartStage]) -> list[str]:
+    """The fingerprints of what parts are made into, their order being no ingredient."""
+    return sorted(fingerprint(part.artifact().ingredients) for part in parts)
+
+
 class TokenizePart(PartStage):
     """Stage 2: a part's sentences as indices into its own distinct types."""
 
@@ -583,7 +588,7 @@ class BuildVocabulary(Stage):
     def artifact(self) -> Artifact:
         ingredients = {
             "format": _FORMATS["vocabulary"], **self.settings(),
-            "training parts": [fingerprint(part.artifact().ingredients) for part in self.parts()],
+            "training parts": _fingerprints(self.parts()),
         }
         path = self.folder / "vocabulary" / f"{fingerprint(ingredients)}.tsv"
         return Artifact(self.folder, "vocabulary", "vocabulary", path, ingredients)
@@ -688,12 +693,13 @@ class EncodeCorpus(Stage):
                 for part in manifest.parts(side)]
 
     def shard_files(self, side: str) -> list[str]:
-        """The files of one side's shards."""
-        return [str(task.artifact().path) for task in self.shards(side)]
+        """The files of one side's shards, in an order that depends on their texts only."""
+        return [str(task.artifact().path)
+                for task in sorted(self.shards(side), key=lambda task: task.digest)]
 
     def fingerprints(self, side: str) -> list[str]:
         """The fingerprints of one side's shards."""
-        return [fingerprint(task.artifact().ingredients) for task in self.shards(side)]
+        return _fingerprints(self.shards(side))
 
 
 class TrainModel(Stage):

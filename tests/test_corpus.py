@@ -642,7 +642,7 @@ def test_a_corpus_that_changes_while_it_is_read_is_an_error(tmp_path):
 
     others = write_others(tmp_path / "others")
     for name, change in (("a", replace), ("b", append), ("c", add), ("c", remove)):
-        fault = "cannot read .*c.txt" if change is remove else f"{name}.txt changed while"
+        fault = f"{name}.txt changed while" + "|cannot read .*c.txt" * (change is remove)
         with pytest.raises(UserError, match=fault):
             split_corpus(find_corpus(str(tmp_path / "*.txt"), *others), tmp_path / "p",
                          tmp_path / "s", progress=change)  # fmt: skip
