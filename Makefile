@@ -6,7 +6,7 @@ WORK ?= data/work
 # Also read by model/engine.py, for the compile cache of Theano.
 export PIPELINE_WORK = $(WORK)
 # Recipes read these from the environment, so that names with spaces and quotes stay whole.
-export CORPUS VALID TEST WORK PROFILE SCHEDULER WORKERS PYTHON
+export CORPUS VALID TEST WORK PROFILE SCHEDULER WORKERS PYTHON MODELS
 # With it every process would compile all modules anew, for seconds: they are kept compiled.
 unexport PYTHONDONTWRITEBYTECODE
 
@@ -32,6 +32,7 @@ help: ## List the targets and the variables
 #:   WORK       folder for everything the job makes (default: data/work)
 #:   PROFILE    named settings of the network and its training
 #:   SCHEDULER  daemon or local       WORKERS  processes side by side
+#:   REMOVE     yes: gc removes        MODELS   these models too, by name, or all
 #:   PYTHON     Python 3.10, 3.11 or 3.12 (default: the newest of these on the PATH)
 
 setup: ## Make or update the virtual environment .venv
@@ -49,8 +50,8 @@ status: setup ## Show what each task is doing
 report: setup ## Make the report again
 	@$(pipeline) report $(inputs)
 
-gc: setup ## List the artifacts that nothing refers to any more, then remove them
-	@$(pipeline) gc $(inputs)
+gc: setup ## List what nothing refers to any more, and the models not in use; REMOVE=yes removes
+	@$(pipeline) gc $(inputs) $(if $(filter yes,$(REMOVE)),--remove) $(if $(MODELS),--models $$MODELS)
 
 daemon: setup ## Start the Luigi daemon, on the loopback address
 	@$(pipeline) daemon --work "$$WORK"
