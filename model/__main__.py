@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import fcntl
-import io
 import json
 import math
 import os
@@ -21,6 +20,7 @@ from tqdm import tqdm
 
 from model.files import DamagedFile, UserError, publish
 from model.processes import end_with_parent
+from model.terminal import guard_output
 
 if TYPE_CHECKING:
     from model.checkpoint import Checkpoint
@@ -41,10 +41,6 @@ def main(arguments: list[str] | None = None) -> int:
         end_with_parent(options.with_parent, signal.SIGTERM)
     if sys.stdout is None:
         sys.exit("error: standard output is closed")
-    # Whatever the locale: words are not only ASCII.
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(encoding="utf-8")
     try:
         options.function(options)
         sys.stdout.flush()
@@ -360,7 +356,7 @@ def _reporter() -> Callable[..., None]:
     Now and then only, but for the beginning, the end, and what is to be said `at_once`.
     """
     bar = tqdm(total=100, unit="%", bar_format="{percentage:5.1f}% |{bar:20}| {elapsed} {desc}",
-               disable=not sys.stderr.isatty())
+               file=sys.__stderr__, disable=not sys.stderr.isatty())
     last = 0.0
 
     def report(share: float, status: str, *, at_once: bool = False) -> None:
@@ -386,4 +382,5 @@ def _tell(report: dict) -> None:
 
 
 if __name__ == "__main__":
+    guard_output(needed=True)
     sys.exit(main())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import fcntl
+import html
 import json
 import logging
 import os
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from model.files import UserError, sweep_temporaries
+from model.terminal import guard_output
 
 # As often a run that has lost the daemon's ear makes itself heard again.
 _MOST_NEW_BEGINNINGS = 10
@@ -233,7 +235,7 @@ def status_command(options: argparse.Namespace) -> int:
                                  *([f"in {folder}"] if folder != settings.work_folder() else [])])
                 progress = task.get("progress_percentage")
                 share = "" if progress is None else f"{progress:5.1f} %"
-                message = task.get("status_message") or ""
+                message = html.unescape(task.get("status_message") or "")
                 if status == "FAILED":
                     message = _last_line(client.fetch_error(task_id)["error"])
                 link = task.get("tracking_url") or ""
@@ -394,4 +396,6 @@ def _table(metrics: dict) -> str:
 
 
 if __name__ == "__main__":
+    # What a run is for lies in the working folder.
+    guard_output(needed=False)
     sys.exit(main())

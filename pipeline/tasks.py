@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
+import html
 import json
 import logging
 import math
@@ -76,7 +77,8 @@ class Shown(luigi.Task):
             self.link(self._url)  # which also tells the daemon that the task runs
         try:
             if self.set_status_message is not None:
-                self.set_status_message(status)
+                # The visualiser takes it for HTML.
+                self.set_status_message(html.escape(status, quote=False))
             if self.set_progress_percentage is not None and share is not None:
                 self.set_progress_percentage(round(100 * share, 1))
         except luigi.rpc.RPCError:
