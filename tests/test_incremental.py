@@ -640,3 +640,20 @@ def test_a_corpus_that_is_gone_or_unfit_is_an_error_and_keeps_everything(job, ch
         with pytest.raises(UserError, match=message):
             command()
     assert results(job.work) == before
+
+
+def test_the_names_of_files_reach_the_visualiser_as_text(job):
+    """It puts the status into its page as HTML."""
+    folder = job.folder / "texts"
+    folder.mkdir()
+    job.set("corpus", path=folder)
+    write(folder / "a.txt", job.lines)
+    job.build(tasks.SplitCorpus)
+    (folder / "a.txt").rename(folder / "<img src=x onerror=alert(1)>&.txt")
+    task = job.root(tasks.SplitCorpus)
+    shown = []
+    task.set_status_message = shown.append
+    task.run()
+    assert any("&lt;img src=x onerror=alert(1)>&amp;.txt" in status.replace("&gt;", ">")
+               for status in shown)
+    assert not any("<" in status for status in shown)

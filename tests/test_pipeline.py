@@ -285,6 +285,15 @@ def test_through_the_daemon(job, monkeypatch):
             assert task["progress_percentage"] == 100, task
         with urllib.request.urlopen(f"{daemon.url(port)}/metrics") as answer:
             assert b"luigi" in answer.read()
+        with daemon.talking_to(port) as client:
+            client.pause()  # as the button on its page does
+        code, output = job.run("run")
+        assert code == 1 and re.search(r"^error: the scheduler is paused", output, re.M), output
+        assert f"{daemon.url(port)}/api/unpause" in output
+        assert job.run("status")[1].startswith("the scheduler is paused")
+        urllib.request.urlopen(f"{daemon.url(port)}/api/unpause").close()
+        code, output = job.run("run")
+        assert code == 0 and "TrainModel" not in output
         code, output = job.run("daemon")
         assert (code, output) == (0, f"luigid was listening already at {daemon.url(port)}\n")
         assert job.run("stop") == (0, "the daemon has stopped\n")
