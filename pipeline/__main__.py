@@ -15,26 +15,45 @@ from pathlib import Path
 from typing import Any
 
 from model.files import UserError, sweep_temporaries
+from pipeline import settings
+from pipeline.exit_codes import ExitCode
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; returns the exit code."""
     options = _parser().parse_args(arguments)
-    if options.work:
-        os.environ["PIPELINE_WORK"] = options.work
+    _enter_checkout(options)
     # Luigi would ask a proxy for the daemon.
     for name in ("no_proxy", "NO_PROXY"):
         os.environ[name] = ",".join(filter(None, [os.environ.get(name), "127.0.0.1"]))
     try:
-        if getattr(options, "profile", None):
-            _use_profile(options.profile)
+        settings.load_or_exit(getattr(options, "profile", None))
         return options.function(options)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
-        return 1
+        return ExitCode.NOT_BEGUN
     except KeyboardInterrupt:
         print("interrupted; the next run goes on", file=sys.stderr)
-        return 130
+        return ExitCode.INTERRUPTED
+
+
+def _enter_checkout(options: argparse.Namespace) -> None:
+    """Go to the checkout, from which relative names in the settings start.
+
+    Names that were given to the command start from where that is called.
+    """
+    names = vars(options)
+    if options.work:
+        os.environ["PIPELINE_WORK"] = options.work
+    os.environ["PIPELINE_WORK"] = settings.work_folder()
+    if named := os.environ.get("LUIGI_CONFIG_PATH"):
+        os.environ["LUIGI_CONFIG_PATH"] = os.path.abspath(named)
+    if Path.cwd() != settings.CHECKOUT:
+        for side in ("corpus", "valid", "test"):
+            name = names.get(side)
+            if name and not name.startswith(("http://", "https://")):
+                names[side] = os.path.abspath(os.path.expanduser(name))
+        os.chdir(settings.CHECKOUT)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -56,38 +75,27 @@ def _parser() -> argparse.ArgumentParser:
             command.add_argument("--corpus", help="sentences to train on: file, folder or glob")
             command.add_argument("--valid", help="sentences to validate with")
             command.add_argument("--test", help="sentences to test with")
-            command.add_argument("--profile", help="named settings of network and training")
+            command.add_argument("--profile", choices=settings.profiles(),
+                                 help="named settings of network and training")
         if name == "run":
-            command.add_argument("--scheduler", choices=("daemon", "local"))
-            command.add_argument("--workers", type=int, help="processes side by side")
+            in_file = settings.SETTINGS["run"]
+            command.add_argument("--scheduler", choices=in_file["scheduler"].rule.choices)
+            command.add_argument("--workers", type=settings.option(in_file["workers"].rule),
+                                 help="processes side by side")
     return parser
-
-
-def _use_profile(name: str) -> None:
-    """Let Luigi read a profile's file after luigi.cfg; to be called before Luigi is imported."""
-    from pipeline.settings import profile_file
-
-    path = profile_file(name)
-    if not path.exists():
-        names = ", ".join(sorted(file.stem for file in path.parent.glob("*.cfg")))
-        raise UserError(f"there is no profile {name}; there are: {names}")
-    import luigi
-
-    luigi.configuration.add_config_path(str(path))
 
 
 def run_command(options: argparse.Namespace) -> int:
     """``run``: through Luigi, with one clear line for each task that runs."""
     from luigi.retcodes import run_with_retcodes
 
-    from pipeline import daemon, settings
+    from pipeline import daemon
 
     work = Path(settings.work_folder())
-    scheduler = options.scheduler or settings.run().scheduler
-    workers = settings.run().workers if options.workers is None else options.workers
-    if workers < 1:
-        raise UserError(f"{workers} workers: there must be one at least")
-    port = settings.run().port
+    section = settings.values(settings.run)
+    scheduler = options.scheduler or section["scheduler"]
+    workers = options.workers or section["workers"]
+    port = section["port"]
     with _only_one_run(work):
         keep_interrupts()
         for path in sweep_temporaries(work):
@@ -123,7 +131,6 @@ def run_command(options: argparse.Namespace) -> int:
 def why_command(options: argparse.Namespace) -> int:
     """``why``: the reasons, in the order in which the tasks would run."""
     with _configured(options):
-        from pipeline import settings
         from pipeline.tasks import reasons, report_of
 
         found = False
@@ -138,7 +145,6 @@ def why_command(options: argparse.Namespace) -> int:
 def report_command(options: argparse.Namespace) -> int:
     """``report``: of what a complete run has left; nothing else is made."""
     with _configured(options):
-        from pipeline import settings
         from pipeline.tasks import report_of
 
         work = Path(settings.work_folder())
@@ -155,7 +161,6 @@ def report_command(options: argparse.Namespace) -> int:
 def gc_command(options: argparse.Namespace) -> int:
     """``gc``: only after a complete run, so that what is in use is known."""
     with _configured(options):
-        from pipeline import settings
         from pipeline.gc import remove, unreferenced
         from pipeline.tasks import report_of
 
@@ -177,9 +182,9 @@ def status_command(options: argparse.Namespace) -> int:
     """``status``: what the daemon knows of each task, as the visualiser shows it."""
     from luigi.rpc import RemoteScheduler
 
-    from pipeline import daemon, settings
+    from pipeline import daemon
 
-    port = settings.run().port
+    port = settings.values(settings.run)["port"]
     if not daemon.answers(port):
         print(f"no daemon answers on {daemon.url(port)}")
         return 0
@@ -213,9 +218,9 @@ def _last_line(error: str) -> str:
 
 def daemon_command(options: argparse.Namespace) -> int:
     """``daemon``: start it."""
-    from pipeline import daemon, settings
+    from pipeline import daemon
 
-    port = settings.run().port
+    port = settings.values(settings.run)["port"]
     started = daemon.start(Path(settings.work_folder()), port)
     print(f"luigid {'listens' if started else 'was listening already'} at {daemon.url(port)}")
     return 0
@@ -223,9 +228,9 @@ def daemon_command(options: argparse.Namespace) -> int:
 
 def stop_command(options: argparse.Namespace) -> int:
     """``stop``: stop it."""
-    from pipeline import daemon, settings
+    from pipeline import daemon
 
-    print(daemon.stop(Path(settings.work_folder()), settings.run().port))
+    print(daemon.stop(Path(settings.work_folder()), settings.values(settings.run)["port"]))
     return 0
 
 
