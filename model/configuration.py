@@ -172,7 +172,8 @@ class TrainingConfig:
         Share of the training, at its end, over which the rate falls linearly to zero.
     validations_per_epoch : int
     patience : int
-        The training stops after so many validations in a row without a new best.
+        After so many validations in a row without a new best the training has stalled: see
+        `model.schedule.end_share`.
     shards_in_memory : int
     seed : int
 

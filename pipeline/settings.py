@@ -272,7 +272,7 @@ training = _section(
         validations_per_epoch=(2, "Each takes a few seconds, and lets the best state be kept."),
         patience=(
             4, "The rate is halved whenever a validation is no better than the best, and after so "
-            "many of these in a row the training stops."),
+            "many of these in a row the training goes into its cooldown early, and ends."),
         shards_in_memory=(
             16, "Sentences of one length are gathered from so many parts at a time; bounds the "
             "memory."),
