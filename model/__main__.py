@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from tqdm import tqdm
 
-from model.files import DamagedFile, UserError, publish, to_json
+from model.files import BadInput, DamagedFile, UserError, publish, to_json
 
 if TYPE_CHECKING:
     from model.checkpoint import Checkpoint
@@ -46,10 +46,11 @@ def main(arguments: list[str] | None = None) -> int:
         sys.stdout.flush()
     except UserError as error:
         if options.function in (train_command, evaluate_command):
+            report: dict = {"error": str(error)}
             if isinstance(error, DamagedFile):
                 report = {"damaged": str(error.path), "error": error.reason}
-            else:
-                report = {"error": str(error)}
+            elif isinstance(error, BadInput):
+                report["bad_input"] = True
             _tell(report)
         else:
             print(f"error: {error}", file=sys.stderr)

@@ -8,7 +8,7 @@ import typing
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from model.files import UserError
+from model.files import BadInput
 
 # Rules of Lasagne's, by their names there.
 OPTIMISERS = ("adagrad", "adam", "rmsprop", "momentum", "adadelta")
@@ -98,7 +98,7 @@ def _check(section: str, config: Any) -> None:
     for name, rule in rules(type(config)).items():
         value = getattr(config, name)
         if not rule.allows(value):
-            raise UserError(f"[{section}] {name} = {value}: it must be {rule}")
+            raise BadInput(f"[{section}] {name} = {value}: it must be {rule}")
 
 
 _SWITCH = Rule(bool)

@@ -89,7 +89,7 @@ def run_command(options: argparse.Namespace) -> int:
     """``run``: through Luigi, with one clear line for each task that runs."""
     from luigi.retcodes import run_with_retcodes
 
-    from pipeline import daemon
+    from pipeline import daemon, tasks
 
     work = Path(settings.work_folder())
     section = settings.values(settings.run)
@@ -117,8 +117,10 @@ def run_command(options: argparse.Namespace) -> int:
             run_with_retcodes(arguments)
         except SystemExit as exit:
             code = int(exit.code or 0)
+        if code == ExitCode.TASK_FAILED and tasks.only_bad_input():
+            code = ExitCode.BAD_INPUT
         if code:
-            print(f"The run failed (exit code {code}); its full log: {work}/log/run.log",
+            print(f"The run failed (exit code {code:d}); its full log: {work}/log/run.log",
                   file=sys.stderr)
             return code
         metrics = json.loads((work / "report" / "metrics.json").read_text())

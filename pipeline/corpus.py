@@ -25,7 +25,7 @@ from typing import IO, NamedTuple
 import numpy as np
 import zstandard
 
-from model.files import DamagedFile, UserError, publish
+from model.files import BadInput, DamagedFile, UserError, publish
 from model.tokenization import clean
 from pipeline.artifacts import DIGEST_DIGITS
 from pipeline.corpus_files import SIDES, Corpus
@@ -509,12 +509,12 @@ def _check_sides(parts: dict[str, list], patterns: dict[str, str | None], counts
             continue
         pattern = patterns[side]
         if pattern:
-            raise UserError(
+            raise BadInput(
                 f"the corpus {pattern} leaves no sentence for the {side} side (of all files "
                 f"together {counts['lines']:,} lines were read, {counts['empty']:,} of them empty "
                 f"and {counts['set_aside']:,} set aside). Give a text with one sentence a line."
             )
-        raise UserError(
+        raise BadInput(
             f"the corpus {patterns['train']} is so small ({counts['sentences']:,} sentences) that "
             f"none was drawn for the {side} side. Give a text for it ({side.upper()}=file), or "
             f"raise {side}_share."
@@ -594,7 +594,7 @@ def _publish_part(part: Part, folder: Path) -> None:
 
 
 def _stop(bad: BadLine) -> None:
-    raise UserError(
+    raise BadInput(
         f"{bad.file}, line {bad.line}, byte offset {bad.offset}: {bad.reason}. Correct the line, "
         "or set on_bad_line=set_aside to go on without such lines."
     )
@@ -747,7 +747,7 @@ def _chunks(
                     yield b"".join(gathered)
                     gathered, size = [], 0
     except EOFError:
-        raise UserError(
+        raise BadInput(
             f"{path} is truncated: its compressed data end too early. Copy or compress it again."
         ) from None
     except (OSError, *failures) as error:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from model.files import UserError
+from model.files import BadInput, UserError
 from pipeline.artifacts import digest_file
 
 SIDES = ("train", "valid", "test")
@@ -71,7 +71,7 @@ def corpus_files(pattern: str) -> list[Path]:
     if path.is_dir():
         files = _files_below(path)
         if not files:
-            raise UserError(f"the corpus folder {path} holds no files: put text files there.")
+            raise BadInput(f"the corpus folder {path} holds no files: put text files there.")
         return files
     files = sorted(
         Path(name) for name in glob.glob(str(path), recursive=True) if Path(name).is_file()
@@ -79,8 +79,8 @@ def corpus_files(pattern: str) -> list[Path]:
     if files:
         return files
     if path.exists():
-        raise UserError(f"the corpus {path} is neither a regular file nor a folder.")
-    raise UserError(
+        raise BadInput(f"the corpus {path} is neither a regular file nor a folder.")
+    raise BadInput(
         f"there is no corpus {pattern!r}: give an existing text file, a folder, or a glob pattern "
         "that fits some files (a relative one starts from the folder the job was started in: "
         f"{Path.cwd()})."
@@ -192,7 +192,7 @@ def _claim(owners: dict, key: object, side: str, path: Path, fault: str) -> None
     owner, other = owners.setdefault(key, (side, path))
     if owner != side:
         what = f"{path} is" if other == path else f"{other} and {path} {fault}, and are"
-        raise UserError(
+        raise BadInput(
             f"{what} given for {_PURPOSES[owner]} and for {_PURPOSES[side]} both: a perplexity on "
             "text that the model has seen says nothing. Give each files of its own (CORPUS, "
             "VALID, TEST); without VALID or TEST sentences are drawn for it."

@@ -30,9 +30,14 @@ class ExitCode(IntEnum):
     MISSING_DATA = 20, "Luigi's code for data that another program has to bring; not used", True
     NOT_RUN = 25, "the scheduler gave a task to no worker, or to another one", True
     TASK_FAILED = (
-        30, "a task failed, or its input is missing or bad; the message says which and why", True)
+        30, "a task failed for a reason that may pass, as the disk, the network, or a process that "
+        "was killed; the message says which and why", True)
     SCHEDULING_ERROR = 35, "what is to be done could not be determined; the message says why", True
     UNHANDLED_EXCEPTION = 40, "an error in the program", True
+    BAD_INPUT = (
+        65, "a task failed because of what it was given: a corpus that is missing or has a bad "
+        "line, a word list, a rate with which the training diverges; the message says which and "
+        "why", False)
     WRONG_SETTINGS = 78, "settings that cannot be used; each in a line, with file and line", False
     INTERRUPTED = 130, "interrupted from the keyboard", True
     TERMINATED = 143, "ended by SIGTERM", True

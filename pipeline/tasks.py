@@ -15,6 +15,7 @@ import hashlib
 import json
 import logging
 import math
+import mmap
 import multiprocessing
 import os
 import resource
@@ -30,7 +31,7 @@ import luigi.interface
 import luigi.rpc
 from luigi.parameter import ParameterVisibility
 
-from model.files import DamagedFile, UserError, publish, to_json
+from model.files import BadInput, DamagedFile, UserError, publish, to_json
 from model.vocabulary import Vocabulary, read_vocabulary, write_vocabulary
 from pipeline import settings
 from pipeline.artifacts import (
@@ -198,6 +199,21 @@ class Stage(Shown):
         seconds = time.monotonic() - started
         artifact.record(seconds, **notes, peak_memory_mb=_peak_memory())
         self.say(f"made in {seconds:,.1f} s", 1.0)
+
+
+# How tasks have failed, shared with the processes that run them: for another reason than bad input,
+# and for bad input.
+_failures = mmap.mmap(-1, 2)
+
+
+@Shown.event_handler(luigi.Event.FAILURE)
+def _note_failure(_: Shown, error: BaseException) -> None:
+    _failures[isinstance(error, BadInput)] = 1
+
+
+def only_bad_input() -> bool:
+    """Whether all tasks that have failed did so because of what they were given."""
+    return _failures[:] == b"\0\1"
 
 
 @Stage.event_handler(luigi.Event.START)

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from model.files import UserError
+from model.files import BadInput
 from model.vocabulary import END, SPECIALS, START, UNKNOWN, Vocabulary, read_lines
 from pipeline.tokens import Types
 
@@ -52,7 +52,7 @@ def build_vocabulary(
         chosen = _count(parts, _read_word_list(word_list))
     else:
         if size <= len(SPECIALS):
-            raise UserError(
+            raise BadInput(
                 f"the vocabulary size is {size}: it includes {', '.join(SPECIALS)} and must leave "
                 "room for words."
             )
@@ -62,7 +62,7 @@ def build_vocabulary(
         frequent = [entry for entry in counts.items() if entry[1] >= minimum_count]
         chosen = dict(sorted(frequent, key=_order)[:room])
         if not chosen:
-            raise UserError(
+            raise BadInput(
                 f"no word occurs {minimum_count} times or more in the training side: lower the "
                 "minimum count or give more text."
             )
@@ -143,13 +143,13 @@ def _read_word_list(path: str | os.PathLike) -> list[str]:
         if not word or word in SPECIALS:
             continue
         if len(word.split()) > 1:
-            raise UserError(f"{path}, line {number}: {word!r} is more than one word.")
+            raise BadInput(f"{path}, line {number}: {word!r} is more than one word.")
         if word in words:
-            raise UserError(
+            raise BadInput(
                 f"{path}, line {number}: {word!r} stands there a second time, first on line "
                 f"{words[word]}."
             )
         words[word] = number
     if not words:
-        raise UserError(f"the word list {path} is empty: give a word a line.")
+        raise BadInput(f"the word list {path} is empty: give a word a line.")
     return list(words)

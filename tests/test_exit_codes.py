@@ -3,7 +3,8 @@ import re
 import luigi
 import luigi.retcodes
 
-from pipeline import settings
+from model.files import BadInput, UserError
+from pipeline import settings, tasks
 from pipeline.exit_codes import ExitCode
 from tests.jobs import REPOSITORY
 
@@ -30,3 +31,13 @@ def test_luigi_is_told_these_codes():
 
 def test_each_code_stands_for_one_thing():
     assert len({code.value for code in ExitCode}) == len(ExitCode.__members__)
+
+
+def test_bad_input_is_told_only_where_nothing_else_failed(monkeypatch):
+    monkeypatch.setattr(tasks, "_failures", bytearray(2))
+    task = tasks.ExtractKingJames()
+    assert not tasks.only_bad_input()
+    task.trigger_event(luigi.Event.FAILURE, task, BadInput("a bad line"))
+    assert tasks.only_bad_input()
+    task.trigger_event(luigi.Event.FAILURE, task, UserError("the disk is full"))
+    assert not tasks.only_bad_input()

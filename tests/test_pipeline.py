@@ -139,7 +139,7 @@ def test_a_profile_goes_before_the_settings(job):
 def test_a_missing_corpus_is_one_clear_error(job):
     job.set("corpus", path="none.txt")
     code, output = job.run("run", "--scheduler", "local")
-    assert code == 30 and "error: there is no corpus 'none.txt'" in output
+    assert code == 65 and "error: there is no corpus 'none.txt'" in output
     assert "Traceback" not in output
 
 
@@ -155,7 +155,7 @@ def test_text_on_two_sides_is_one_clear_error(job):
 def test_a_bad_line_stops_the_run_with_its_place_or_is_set_aside(job):
     job.train.write_bytes(job.train.read_bytes() + b"caf\xe9 .\n")
     code, output = job.run("run", "--scheduler", "local")
-    assert code == 30 and f"{job.train}, line 201, byte offset" in output
+    assert code == 65 and f"{job.train}, line 201, byte offset" in output
     job.set("corpus", on_bad_line="set_aside")
     job.run_local()
     (table,) = job.work.glob("corpus/*.set_aside.tsv")
@@ -257,7 +257,7 @@ def test_status_shows_why_a_task_failed(job):
     words.touch()
     job.set("vocabulary", word_list=words)
     try:
-        assert job.run("run")[0] == 30
+        assert job.run("run")[0] == 65
         code, output = job.run("status")
         failed, = (line for line in output.splitlines() if line.startswith("failed"))
         assert "BuildVocabulary" in failed and f"the word list {words} is empty" in failed
