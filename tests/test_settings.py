@@ -137,6 +137,8 @@ def test_all_faults_of_all_files_are_told_at_once_with_their_places(file, monkey
     ("[vocabulary]\nsize = 3", 2, "[vocabulary] size = 3: it must be a whole number of at least 4"),
     ("[vocabulary]\nword_list = no/such", 2, "[vocabulary] word_list = no/such: there is no such "
                                              "file"),
+    ("[training]\nwarm_start = flase", 2, "[training] warm_start = flase: there is no such file; "
+                                           "did you mean false?"),
     ("[download]\nsha256 = 12ab", 2, "[download] sha256 = 12ab: it must be 64 hexadecimal digits, "
                                      "or empty"),
     ("[corpus]\nvalid_share = 0.5\ntest_share = 0.5", 3, "[corpus] valid_share + test_share = 1: "
