@@ -60,11 +60,6 @@ def build_vocabulary(
                 f"not even {next(iter(chosen))!r}: is it a list for this text?"
             )
     else:
-        if size <= len(SPECIALS):
-            raise BadInput(
-                f"the vocabulary size is {size}: it includes {', '.join(SPECIALS)} and must leave "
-                "room for words."
-            )
         room = size - len(SPECIALS)
         counts = _count_frequent(parts, room + 1)  # one may be <unk>
         counts.pop(UNKNOWN, None)
