@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import configparser
+import dataclasses
 import difflib
 import functools
 import io
@@ -25,7 +26,7 @@ from typing import Any, NamedTuple
 os.environ.pop("LUIGI_CONFIG_PARSER", None)
 with unittest.mock.patch.dict(os.environ), unittest.mock.patch.object(
         configparser.ConfigParser, "read",
-        lambda parser, _: parser.set("core", "autoload_range", "false")):
+        lambda parser, _: parser.read_dict({"core": {"autoload_range": "false"}})):
     os.environ.pop("LUIGI_CONFIG_PATH", None)
     import luigi
 
@@ -34,7 +35,14 @@ import luigi.retcodes  # noqa: E402
 from luigi.configuration.cfg_parser import EnvironmentInterpolation  # noqa: E402
 from luigi.task_register import Register  # noqa: E402
 
-from model.configuration import NetworkConfig, Rule, TrainingConfig, rules  # noqa: E402
+from model.configuration import (  # noqa: E402
+    AMOUNT,
+    SWITCH,
+    NetworkConfig,
+    Rule,
+    TrainingConfig,
+    rules,
+)
 from model.files import UserError  # noqa: E402
 from model.vocabulary import SPECIALS  # noqa: E402
 from pipeline.exit_codes import ExitCode  # noqa: E402
@@ -54,8 +62,6 @@ _UNDECLARED: dict[str, dict[str, Callable[[str], object]]] = {
     "resources": {"*": int},
     "task_history": {"db_connection": str},
 }
-_SWITCH = Rule(bool)
-_AMOUNT = Rule(int, at_least=1)
 _SHARE = Rule(float, at_least=0, below=1)
 _ANY_TEXT = Rule(str)
 
@@ -161,7 +167,7 @@ run = _section(
     "run",
     workers=Setting(
         2, "One process for each core of an ordinary machine; more only pays for corpora of many "
-        "parts.", _AMOUNT),
+        "parts.", AMOUNT),
     scheduler=Setting(
         "daemon", "daemon: through luigid, started if none answers. local: without it, for one "
         "process alone.", Rule(str, choices=("daemon", "local"))),
@@ -202,22 +208,23 @@ corpus = _section(
         "counted.", Rule(str, choices=("stop", "set_aside"))),
     max_line_bytes=Setting(
         32768, "A longer line is a bad one: no sentence is, and text without line ends would fill "
-        "the memory.", _AMOUNT),
+        "the memory.", AMOUNT),
     sentences_per_part=Setting(
         16000, "Parts are what is done again after a change: small enough that one takes a second, "
-        "large enough that a million sentences make few.", _AMOUNT),
+        "large enough that a million sentences make few.", AMOUNT),
 )
 tokens = _section(
     "tokens",
     lowercase=Setting(
-        True, "A vocabulary of 2,000 has no room for two spellings of a word.", _SWITCH),
+        True, "A vocabulary of 2,000 has no room for two spellings of a word.", SWITCH),
 )
 vocabulary = _section(
     "vocabulary",
     size=Setting(
-        2000, "Entries, <unk>, <s> and </s> among them.", Rule(int, at_least=len(SPECIALS) + 1)),
+        2000, "Entries, <unk>, <s> and </s> among them.",
+        dataclasses.replace(AMOUNT, at_least=len(SPECIALS) + 1)),
     minimum_count=Setting(
-        1, "Words seen less often are unknown, even where there is room.", _AMOUNT),
+        1, "Words seen less often are unknown, even where there is room.", AMOUNT),
     word_list=Setting(
         "", "A file of words, one a line, to take instead of the most frequent ones; empty for "
         "none. Each must be one word to the tokenizer, which brings them to lower case as it does "

@@ -134,7 +134,8 @@ def test_all_faults_of_all_files_are_told_at_once_with_their_places(file, monkey
                                        "rmsprop, momentum or adadelta"),
     ("[network]\nrecurrence = fusd", 2, "[network] recurrence = fusd: it must be fused or scan; "
                                         "did you mean fused?"),
-    ("[vocabulary]\nsize = 3", 2, "[vocabulary] size = 3: it must be a whole number of at least 4"),
+    ("[vocabulary]\nsize = 3", 2, "[vocabulary] size = 3: it must be a whole number from 4 to "
+                                  "2,147,483,647"),
     ("[vocabulary]\nword_list = no/such", 2, "[vocabulary] word_list = no/such: there is no such "
                                              "file"),
     ("[training]\nwarm_start = flase", 2, "[training] warm_start = flase: there is no such file; "
@@ -247,8 +248,8 @@ def test_a_wrong_flag_of_luigi_s_command_is_one_line():
 @pytest.mark.parametrize("flags, message", [
     (["--profile", "none"], "argument --profile: invalid choice: 'none'"),
     (["--scheduler", "none"], "argument --scheduler: invalid choice: 'none'"),
-    (["--workers", "0"], "argument --workers: 0: it must be a whole number of at least 1"),
-    (["--workers", "x"], "argument --workers: x: it must be a whole number of at least 1"),
+    (["--workers", "0"], "argument --workers: 0: it must be a whole number from 1 to"),
+    (["--workers", "x"], "argument --workers: x: it must be a whole number from 1 to"),
 ])
 def test_a_wrong_option_is_told_with_those_that_there_are(flags, message):
     done = command("pipeline", "run", *flags)
