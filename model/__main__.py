@@ -17,7 +17,15 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from tqdm import tqdm
 
-from model.files import DamagedFile, UserError, publish, to_json, try_lock, wait_for_lock
+from model.files import (
+    BadInput,
+    DamagedFile,
+    UserError,
+    publish,
+    to_json,
+    try_lock,
+    wait_for_lock,
+)
 from model.processes import end_with_parent
 from model.terminal import guard_output
 
@@ -49,10 +57,11 @@ def main(arguments: list[str] | None = None) -> int:
         sys.stdout.flush()
     except UserError as error:
         if options.function in (train_command, evaluate_command):
+            report: dict = {"error": str(error)}
             if isinstance(error, DamagedFile):
                 report = {"damaged": str(error.path), "error": error.reason}
-            else:
-                report = {"error": str(error)}
+            elif isinstance(error, BadInput):
+                report["bad_input"] = True
             _tell(report)
         else:
             print(f"error: {error}", file=sys.stderr)

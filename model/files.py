@@ -26,6 +26,10 @@ class UserError(Exception):
     """A failure explained to the person who runs the job; shown without a traceback."""
 
 
+class BadInput(UserError):
+    """A failure that comes again until a person changes what the job was given."""
+
+
 class DamagedFile(UserError):
     """A file that is not what was once published under its name.
 

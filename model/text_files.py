@@ -15,7 +15,7 @@ from typing import IO
 
 import zstandard
 
-from model.files import UserError
+from model.files import BadInput, UserError
 
 _ZSTANDARD_INPUT_BYTES = 4096  # zstandard inflates all that it is given at once, at most some
 # 32,000-fold (one character repeated): so one step gives 128 MiB at most
@@ -57,7 +57,7 @@ def read_text(raw: io.BufferedReader, name: str | os.PathLike, size: int) -> Ite
             raise OSError(f"it is not compressed as {suffix} files are")
         yield from _checked(_DECOMPRESSORS[kind](raw, size) if kind else _plain(raw, size), name)
     except EOFError:
-        raise UserError(
+        raise BadInput(
             f"{name} is truncated: its compressed data end too early. Copy or compress it again."
         ) from None
     except (OSError, zlib.error, lzma.LZMAError, zstandard.ZstdError) as error:
@@ -74,7 +74,7 @@ def _checked(pieces: Iterator[bytes], name: str | os.PathLike) -> Iterator[bytes
         beginning += piece
     for pattern, what, advice in _NO_TEXT:
         if pattern.match(beginning):
-            raise UserError(f"{name} is {what}: {advice}.")
+            raise BadInput(f"{name} is {what}: {advice}.")
     yield beginning
     yield from pieces
 

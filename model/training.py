@@ -22,7 +22,15 @@ from model.batches import epoch_windows
 from model.checkpoint import Checkpoint, publish_model, read_checkpoint, write_checkpoint
 from model.configuration import NetworkConfig, TrainingConfig
 from model.evaluation import evaluate
-from model.files import DamagedFile, UserError, digest_file, publish, publish_link, to_json
+from model.files import (
+    BadInput,
+    DamagedFile,
+    UserError,
+    digest_file,
+    publish,
+    publish_link,
+    to_json,
+)
 from model.lineage import TrainingText
 from model.network import Network, build_network, log_probabilities, summed_loss
 from model.schedule import end_share, learning_rate, share_done
@@ -148,7 +156,7 @@ class Position:
     finished: str | None = None
 
 
-class Diverged(UserError):
+class Diverged(BadInput):
     """The training has no sense any more: nothing is published, the last good state is kept."""
 
 

@@ -15,6 +15,7 @@ import html
 import json
 import logging
 import math
+import mmap
 import multiprocessing
 import os
 import resource
@@ -30,7 +31,7 @@ import luigi.interface
 import luigi.rpc
 from luigi.parameter import ParameterVisibility
 
-from model.files import DamagedFile, UserError, publish, to_json
+from model.files import BadInput, DamagedFile, UserError, publish, to_json
 from model.lineage import HELD_OUT
 from model.processes import end_with_parent
 from model.vocabulary import SPECIALS, Vocabulary, read_vocabulary, write_vocabulary
@@ -212,6 +213,21 @@ class Stage(Shown):
         seconds = time.monotonic() - started
         artifact.record(seconds, **notes, peak_memory_mb=_peak_memory())
         self.say(f"made in {seconds:,.1f} s", 1.0)
+
+
+# How tasks have failed, shared with the processes that run them: for another reason than bad input,
+# and for bad input.
+_failures = mmap.mmap(-1, 2)
+
+
+@Shown.event_handler(luigi.Event.FAILURE)
+def _note_failure(_: Shown, error: BaseException) -> None:
+    _failures[isinstance(error, BadInput)] = 1
+
+
+def only_bad_input() -> bool:
+    """Whether all tasks that have failed did so because of what they were given."""
+    return _failures[:] == b"\0\1"
 
 
 @Shown.event_handler(luigi.Event.START)
@@ -599,11 +615,11 @@ class BuildVocabulary(Stage):
     def settings(self) -> dict:
         """The settings, with the digest of the word list in place of its name."""
         section = settings.values(settings.vocabulary)
-        word_list = section["word_list"]
-        if word_list:
+        if section["word_list"]:
             # Where it is missing make() says so.
-            section["word_list"] = (_digests(self.folder).digest(Path(word_list))
-                                    if Path(word_list).is_file() else None)
+            word_list = Path(section["word_list"]).expanduser()
+            section["word_list"] = (_digests(self.folder).digest(word_list)
+                                    if word_list.is_file() else None)
         return section
 
     def parts(self) -> list[TokenizePart]:
@@ -652,10 +668,11 @@ def _read_vocabulary(path: Path) -> Vocabulary:
     return read_vocabulary(path)
 
 
-def _existing(path: str) -> Path:
-    if not Path(path).is_file():
-        raise UserError(f"[vocabulary] word_list = {path}: there is no such file")
-    return Path(path)
+def _existing(name: str) -> Path:
+    path = Path(name).expanduser()
+    if not path.is_file():
+        raise UserError(f"[vocabulary] word_list = {name}: there is no such file")
+    return path
 
 
 class EncodePart(PartStage):
