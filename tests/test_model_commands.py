@@ -5,6 +5,7 @@ import math
 import re
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from model.evaluation import evaluate
 from model.inference import load_network, read_model
 from model.shards import ShardReader, write_shard
 from model.training import compile_log_probabilities
-from pipeline.corpus import split_corpus
+from pipeline.corpus import SentenceReader
 from pipeline.tokens import write_tokens
 from tests.lstm_reference import forward_and_gradients
 
@@ -171,10 +172,10 @@ def test_special_words_and_invisible_characters_are_read_as_the_corpus_reads_the
     text = tmp_path / "text.txt"
     text.write_text("the <unk> said unto the <unk>\n<s> the o\u00adil </s>\n<s> </s>\n\u200b\n"
                     "<UNK>\nthe <unk>.\n")
-    manifest = split_corpus(str(text), str(text), str(text), parts_folder=tmp_path,
-                            set_aside_file=tmp_path / "none")
-    part, = manifest["sides"]["test"]
-    write_tokens(tmp_path / f"{part['digest']}.txt", tmp_path / "tokens.h5", lowercase=True)
+    reader = SentenceReader(text, on_bad_line=pytest.fail, counts=Counter())
+    sentences = [sentence for block in iter(reader.block, None) for sentence in block]
+    (tmp_path / "part.txt").write_bytes(b"".join(sentence + b"\n" for sentence in sentences))
+    write_tokens(tmp_path / "part.txt", tmp_path / "tokens.h5", lowercase=True)
     write_shard(tmp_path / "tokens.h5", made["vocabulary"], tmp_path / "shard.h5")
     log_probabilities = compile_log_probabilities(load_network(read_model(made["model"])))
     totals = evaluate(log_probabilities, ShardReader([tmp_path / "shard.h5"]),
