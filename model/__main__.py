@@ -31,6 +31,10 @@ _SAMPLES = 12
 # Of the evaluation's time, about.
 _SHARE_OF_SCORING = 0.9
 
+# What commands take that are given no model.
+_CURRENT = ("the model of the newest complete run in the working folder, which the environment "
+            "variable PIPELINE_WORK names, or else data/work")
+
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; returns the exit code."""
@@ -118,13 +122,13 @@ def _parser() -> argparse.ArgumentParser:
     for command in (score, sample):
         command.add_argument(
             "--model", type=Path,
-            help="a checkpoint (default: the model finished last in the working folder, which the "
-                 "environment variable PIPELINE_WORK names, or else data/work)")
+            help=f"a checkpoint (default: {_CURRENT})")
 
     info = commands.add_parser("info", help="what a shard or a checkpoint holds",
                                description=info_command.__doc__)
     info.set_defaults(function=info_command)
-    info.add_argument("file", type=Path, metavar="FILE", help="a shard or a checkpoint")
+    info.add_argument("file", type=Path, nargs="?", metavar="FILE",
+                      help=f"a shard or a checkpoint (default: {_CURRENT})")
     return parser
 
 
@@ -150,6 +154,7 @@ _count = _number(int, lambda value: value >= 0, "a whole number of at least 0")
 
 def train_command(options: argparse.Namespace) -> None:
     """``train``: prints one JSON object a line on standard output, its share done and status."""
+    from model.lineage import TrainingText
     from model.network import NetworkConfig
     from model.training import TrainingConfig, TrainingJob, train
     from model.vocabulary import read_vocabulary
@@ -165,6 +170,7 @@ def train_command(options: argparse.Namespace) -> None:
         tokenization=content["tokenization"],
         source=content["source"],
         checkpoint_minutes=content["checkpoint_minutes"],
+        text=TrainingText(**content["text"]),
         previous=Path(content["previous"]) if content["previous"] else None,
     )
     with _only_one_in(job.folder):
@@ -286,16 +292,21 @@ def info_command(options: argparse.Namespace) -> None:
     """``info``: what a shard or a checkpoint holds, with which settings and from what it came."""
     from model.description import as_text, describe
 
-    print(as_text(describe(options.file)))
+    print(as_text(describe(options.file or _current_model())))
 
 
 def _model(path: Path | None) -> Checkpoint:
-    from model.inference import newest_model, read_model
+    from model.inference import read_model
 
-    if path is None:
-        path = newest_model(os.environ.get("PIPELINE_WORK") or "data/work")
-        print(f"model: {path}", file=sys.stderr)
-    return read_model(path)
+    return read_model(path or _current_model())
+
+
+def _current_model() -> Path:
+    from model.inference import current_model
+
+    path = current_model(os.environ.get("PIPELINE_WORK") or "data/work")
+    print(f"model: {path}", file=sys.stderr)
+    return path
 
 
 @contextlib.contextmanager

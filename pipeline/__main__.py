@@ -347,6 +347,11 @@ def _table(metrics: dict) -> str:
     train = metrics["train"]
     lines.append(f"trained on {train['tokens']:,} tokens in {train['updates']:,} updates, "
                  f"{train['seconds'] / 60:.1f} minutes, {train['tokens_per_second']:,.0f} tokens/s")
+    parent = train["started_from"]
+    lines.append("started from random weights" if parent is None else
+                 f"started from the weights of model {parent['model'][:8]}, of "
+                 f"{parent['updates']:,} updates and a validation perplexity of "
+                 f"{_figure('{:,.2f}', parent['best_perplexity'])} on its own validation text")
     return "\n".join(lines)
 
 

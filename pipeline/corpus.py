@@ -540,8 +540,9 @@ def part_file(folder: Path, digest: str) -> Path:
     return folder / f"{digest}.txt"
 
 
-def count_also_in_training(folder: Path, parts: dict[str, list[str]]) -> dict[str, int]:
-    """How many sentences of each other side occur, as the same text, in training too.
+def sentences_also_in_training(folder: Path,
+                               parts: dict[str, list[str]]) -> dict[str, dict[bytes, int]]:
+    """The sentences of each other side that occur, as the same text, in training too.
 
     Parameters
     ----------
@@ -553,7 +554,7 @@ def count_also_in_training(folder: Path, parts: dict[str, list[str]]) -> dict[st
     Returns
     -------
     dict
-        For "valid" and "test" the number of sentences, repetitions included.
+        For "valid" and "test" the sentences, each with how often it occurs on that side.
 
     Raises
     ------
@@ -571,7 +572,7 @@ def count_also_in_training(folder: Path, parts: dict[str, list[str]]) -> dict[st
     found: set[bytes] = set()
     for digest in parts["train"]:
         found |= wanted.intersection(sentences(digest))
-    return {side: sum(counts[sentence] for sentence in found)
+    return {side: {sentence: counts[sentence] for sentence in found if sentence in counts}
             for side, counts in others.items()}
 
 

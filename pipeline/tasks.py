@@ -31,6 +31,7 @@ import luigi.rpc
 from luigi.parameter import ParameterVisibility
 
 from model.files import DamagedFile, UserError, publish, to_json
+from model.lineage import HELD_OUT
 from model.vocabulary import Vocabulary, read_vocabulary, write_vocabulary
 from pipeline import settings
 from pipeline.artifacts import (
@@ -41,11 +42,12 @@ from pipeline.artifacts import (
     fingerprint,
     receipts,
 )
-from pipeline.corpus import count_also_in_training, part_file, split_corpus
+from pipeline.corpus import part_file, sentences_also_in_training, split_corpus
 from pipeline.corpus_files import SIDES, Corpus, find_corpus
 from pipeline.download import download, unpack
 from pipeline.kjv import extract_kjv
 from pipeline.model_process import run_model_command
+from pipeline.parents import Splits, Training, wanted_training
 from pipeline.report import Sources, write_report
 from pipeline.tokens import Types, read_types, write_tokens
 from pipeline.training_page import TrainingPage
@@ -56,8 +58,8 @@ logger = logging.getLogger("pipeline")
 _SET_PARENT_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of Linux's prctl
 
 # To be raised when the code of a stage makes other bytes from the same ingredients.
-_FORMATS = {"download": 1, "corpus": 3, "tokens": 4, "vocabulary": 2, "shards": 3, "model": 2,
-            "evaluation": 4, "report": 5}
+_FORMATS = {"download": 1, "corpus": 3, "tokens": 4, "vocabulary": 2, "shards": 3, "model": 3,
+            "evaluation": 5, "report": 6}
 
 
 @functools.cache
@@ -167,7 +169,7 @@ class Stage(Shown):
         yield from self.make_parts()
         artifact = self.artifact()
         if artifact is None:
-            raise UserError(f"{self}: what it is made from is not there")
+            raise UserError(f"{self}: {self.reason()}")
         reason = self.fault(artifact)
         if reason is None:
             return None  # only something that it is made from had to be made again
@@ -345,6 +347,15 @@ class SplitCorpus(Stage):
             if isinstance(source, DownloadCorpus):
                 path = str(source.artifact().path)
         return path, section["valid"] or None, section["test"] or None
+
+    def splits(self) -> Splits:
+        """The text as far as it matters to who may be a model's parent."""
+        manifest, (_, *given) = self.manifest(), self.inputs()
+        shares = tuple((split, 0.0 if pattern else self.reading()[f"{split}_share"])
+                       for split, pattern in zip(HELD_OUT, given, strict=True))
+        parts = tuple((side, tuple(part.digest for part in manifest.parts(side)))
+                      for side in SIDES)
+        return Splits(_FORMATS["corpus"], self.parts_folder, parts, shares)
 
     def reading(self) -> dict:
         """How the corpus is read: the settings but those that say where it is."""
@@ -557,20 +568,25 @@ class BuildVocabulary(Stage):
     def requires(self) -> SplitCorpus:
         return self.clone(SplitCorpus)
 
+    def settings(self) -> dict:
+        """The settings, with the digest of the word list in place of its name."""
+        section = settings.values(settings.vocabulary)
+        word_list = section["word_list"]
+        if word_list:
+            # Where it is missing make() says so.
+            section["word_list"] = (_digests(self.folder).digest(Path(word_list))
+                                    if Path(word_list).is_file() else None)
+        return section
+
     def parts(self) -> list[TokenizePart]:
         return [self.clone(TokenizePart, **part_parameters([part]))
                 for part in self.requires().manifest().parts("train")]
 
     def artifact(self) -> Artifact:
         ingredients = {
-            "format": _FORMATS["vocabulary"], **settings.values(settings.vocabulary),
+            "format": _FORMATS["vocabulary"], **self.settings(),
             "training parts": _fingerprints(self.parts()),
         }
-        word_list = ingredients["word_list"]
-        if word_list:
-            # Where it is missing make() says so.
-            ingredients["word_list"] = (_digests(self.folder).digest(Path(word_list))
-                                        if Path(word_list).is_file() else None)
         path = self.folder / "vocabulary" / f"{fingerprint(ingredients)}.tsv"
         return Artifact(self.folder, "vocabulary", "vocabulary", path, ingredients)
 
@@ -683,45 +699,64 @@ class TrainModel(Stage):
     def requires(self) -> EncodeCorpus:
         return self.clone(EncodeCorpus)
 
-    def artifact(self) -> Artifact:
+    def artifact(self) -> Artifact | None:
+        try:
+            return self.training().artifact
+        except UserError:
+            return None  # reason() says what is wrong
+
+    def reason(self) -> str:
+        self.training()  # or an error
+        return super().reason()
+
+    def training(self) -> Training:
+        """The training that is there or is to be made; UserError for a parent that is refused."""
         shards = self.requires()
-        ingredients = {
+        return _wanted_training(self.folder, json.dumps({
             "format": _FORMATS["model"],
             "training shards": shards.fingerprints("train"),
             "validation shards": shards.fingerprints("valid"),
             "tokens": settings.values(settings.tokens),
             "network": settings.values(settings.network),
             "training": settings.training_values(),
-            "warm_start": settings.values(settings.training)["warm_start"],
-        }
-        path = self.folder / "models" / fingerprint(ingredients) / "model.h5"
-        return Artifact(self.folder, "models", "model", path, ingredients)
+        }), json.dumps(self.settings()), self.clone(SplitCorpus).splits(),
+            settings.values(settings.training)["warm_start"])
+
+    def settings(self) -> dict:
+        """What a model and a parent that is chosen for it have in common: all but the corpus."""
+        reading = self.clone(SplitCorpus).reading()
+        for split in HELD_OUT:  # of these only what leaks matters: see model.lineage
+            del reading[f"{split}_share"]
+        return {"corpus": reading, "tokens": settings.values(settings.tokens),
+                "vocabulary": self.clone(BuildVocabulary).settings(),
+                "network": settings.values(settings.network),
+                "training": settings.training_values()}
 
     def make(self, artifact: Artifact) -> dict:
-        from model.checkpoint import read_checkpoint
-
-        shards = self.requires()
-        network, training = map(settings.values, (settings.network, settings.training))
-        shapes = {name: network[name] for name in ("num_units", "num_layers", "peepholes")}
-        previous = None
-        if training["warm_start"]:
-            previous = _newest(self.folder, "models", lambda ingredients: (
-                ingredients["network"].items() >= shapes.items()))
+        shards, training = self.requires(), self.training()
+        splits = self.clone(SplitCorpus).splits()
         folder = artifact.path.parent
         job = {
             "folder": str(folder),
             "train_shards": shards.shard_files("train"),
             "valid_shards": shards.shard_files("valid"),
             "vocabulary": str(shards.requires().artifact().path),
-            "network": network,
+            "network": settings.values(settings.network),
             "training": settings.training_values(),
             "tokenization": settings.values(settings.tokens),
             "source": fingerprint(artifact.ingredients),
-            "checkpoint_minutes": training["checkpoint_minutes"],
-            "previous": str(previous) if previous else None,
+            "checkpoint_minutes": settings.values(settings.training)["checkpoint_minutes"],
+            "text": splits.text().to_json(),
+            "previous": str(training.previous) if training.previous else None,
         }
-        if previous and not (folder / "last.h5").exists():  # or else it goes on
-            logger.info("%s: it starts from the weights of %s", self.task_family, previous)
+        if not (folder / "last.h5").exists():  # or else it goes on
+            if training.previous:
+                logger.info("%s: it starts from the weights of %s", self.task_family,
+                            training.previous)
+            elif training.reason:
+                logger.info("%s: it starts from random weights, %s", self.task_family,
+                            training.reason)
+        training.record(splits)
         page = self.folder / "report" / "training.html"
         with TrainingPage(folder / "log.jsonl", page) as shown:
             def say(status: str, share: float) -> None:
@@ -732,8 +767,15 @@ class TrainModel(Stage):
             run_model_command("train", job, folder / "job.json", say)
         # No browser follows it from the visualiser, but it says where the page lies.
         self.link(page.resolve().as_uri())
-        ancestry = read_checkpoint(artifact.path).ancestry
-        return {"previous": ancestry[0]["model"] if ancestry else None}
+        return {"settings": self.settings(), "held_out": splits.held_out}
+
+
+@functools.lru_cache(maxsize=4)
+def _wanted_training(work: Path, ingredients: str, settings_text: str, splits: Splits,
+                     warm_start: str) -> Training:
+    """Decided once in a process: what it looks at does not change while a run lasts."""
+    return wanted_training(work, json.loads(ingredients), json.loads(settings_text), splits,
+                           warm_start)
 
 
 class EvaluatePerplexity(Stage):
@@ -747,7 +789,7 @@ class EvaluatePerplexity(Stage):
         ingredients = {
             "format": _FORMATS["evaluation"],
             # Not what it was made from: a model that is trained once more may start from another.
-            "model": (model.artifact().receipt() or {}).get("sha256"),
+            "model": (model.training().artifact.receipt() or {}).get("sha256"),
             "test shards": model.requires().fingerprints("test"),
             # These go into the metrics, and can change while the model and the shards stay.
             "parts": fingerprint(self.corpus_parts()),
@@ -778,9 +820,11 @@ class EvaluatePerplexity(Stage):
         return None
 
     def make(self, artifact: Artifact) -> dict:
+        from model.checkpoint import read_checkpoint
+
         model = self.requires()
         shards = model.requires()
-        training = model.artifact().path
+        training = model.training().artifact.path
         job = {
             "model": str(training),
             "sets": {side: shards.shard_files(side) for side in ("valid", "test")},
@@ -790,19 +834,23 @@ class EvaluatePerplexity(Stage):
         run_model_command("evaluate", job, training.parent / "evaluate.json", self.say)
         figures = json.loads(self.details.read_text())
         self.say("looking for sentences that also occur in training", 1.0)
-        corpus = self.clone(SplitCorpus)
-        repeated = count_also_in_training(corpus.parts_folder, self.corpus_parts())
+        corpus, ancestry = self.clone(SplitCorpus), read_checkpoint(training).ancestry
+        repeated = sentences_also_in_training(corpus.parts_folder, self.corpus_parts())
         metrics: dict = {
             side: {key: value for key, value in figures["sets"][side].items()
                    if not isinstance(value, (dict, list))} for side in ("test", "valid")}
-        for side, count in repeated.items():
+        for side, found in repeated.items():
+            count = sum(found.values())
             metrics[side]["sentences_also_in_training"] = {
                 "count": count, "share": count / corpus.manifest().sentences(side)}
         metrics |= {
             "baselines": figures["baselines"],
             "vocabulary": {"size": len(shards.requires().vocabulary().words)},
             "corpus": corpus.manifest().content["counts"],
-            "train": training_figures(training.parent / "log.jsonl"),
+            "train": {"model": str(training.relative_to(self.folder)),
+                      **training_figures(training.parent / "log.jsonl"),
+                      "started_from": {**ancestry[0], "ancestors": ancestry[1:]}
+                      if ancestry else None},
         }
         with publish(artifact.path) as temporary:
             temporary.write_text(to_json(metrics, indent=1))
@@ -843,7 +891,7 @@ class WriteReport(Stage):
             types_counts=count_types(vocabulary.types()),
             step_counts={side: ShardReader(shards.shard_files(side)).step_counts
                          for side in SIDES},
-            log=model.artifact().path.parent / "log.jsonl",
+            log=model.training().artifact.path.with_name("log.jsonl"),
             metrics=json.loads(evaluation.artifact().path.read_text()),
             evaluation=details,
             receipts=[receipt for each in made if each and (receipt := each.receipt())],

@@ -20,8 +20,8 @@ from pipeline.corpus import (
     PartCutter,
     SentenceReader,
     choose_sides,
-    count_also_in_training,
     hash_sentences,
+    sentences_also_in_training,
     split_corpus,
 )
 from pipeline.corpus_files import SIDES, find_corpus
@@ -366,6 +366,11 @@ def test_a_side_without_sentences_is_an_error(tmp_path):
         split(tmp_path, VERSES, on_bad_line="skip")
     with pytest.raises(UserError, match="sentences_per_part is 0"):
         split(tmp_path, VERSES, sentences_per_part=0)
+
+
+def count_also_in_training(folder, parts):
+    found = sentences_also_in_training(folder, parts)
+    return {side: sum(counts.values()) for side, counts in found.items()}
 
 
 @given(

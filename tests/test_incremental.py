@@ -13,13 +13,10 @@ from unittest import mock
 
 import pytest
 
-from model.checkpoint import Checkpoint, write_checkpoint
 from model.files import DamagedFile, UserError
-from model.vocabulary import read_vocabulary
 from pipeline import corpus, tasks
-from pipeline.artifacts import fingerprint
 from pipeline.gc import remove, unreferenced
-from tests.jobs import Job, reset_settings, results, sentences, write
+from tests.jobs import Job, pretend, reset_settings, results, sentences, write
 
 
 @pytest.fixture
@@ -29,26 +26,6 @@ def job(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "fsync", lambda _: None)  # nobody pulls the plug here
     yield Job(tmp_path / "job")
     reset_settings()
-
-
-def pretend(command, job, job_file, say):
-    """In place of the model's commands: the files they leave, made of what they were given."""
-    job_file.parent.mkdir(parents=True, exist_ok=True)
-    job_file.write_text(json.dumps(job))
-    if command == "train":
-        content = {key: job[key] for key in ("train_shards", "network", "training", "previous")}
-        folder = Path(job["folder"])
-        write_checkpoint(folder / "model.h5", Checkpoint(
-            parameters={}, optimiser=[], random_states=[],
-            vocabulary=read_vocabulary(job["vocabulary"]),
-            settings={"job": fingerprint(content)}, position={}))
-        (folder / "log.jsonl").write_text(json.dumps(
-            {"update": 1, "epoch": 0, "sentences": 1, "tokens": 1, "loss": 1.0,
-             "gradient_norm": 1.0, "rate": 1.0, "seconds": 1.0, "tokens_per_second": 1.0}) + "\n")
-    else:
-        figures = {side: {"perplexity": 2.0} for side in job["sets"]}
-        Path(job["output"]).parent.mkdir(exist_ok=True)
-        Path(job["output"]).write_text(json.dumps({"sets": figures, "baselines": {}}))
 
 
 ROOT = tasks.EvaluatePerplexity
@@ -516,24 +493,6 @@ def test_why_tells_what_comes_first_and_runs_nothing(job):
     made = job.build(ROOT)
     assert made["SplitCorpus"] == expected["SplitCorpus"]
     assert made["BuildVocabulary"] == "training parts: 1 new, 1 gone"
-
-
-def test_warm_start_is_asked_for_and_can_be_declined(job):
-    job.build(ROOT)
-    first = next((job.work / "models").glob("*/model.h5"))
-    job.lines[300] += " another"
-    write(job.train, job.lines)
-    job.build(ROOT)
-
-    def previous_of_new(known):
-        folder, = set((job.work / "models").iterdir()) - known
-        return json.loads((folder / "job.json").read_text())["previous"]
-
-    assert previous_of_new({first.parent}) == str(first)
-    known = set((job.work / "models").iterdir())
-    job.set("training", warm_start="false")
-    job.build(ROOT)
-    assert previous_of_new(known) is None
 
 
 def test_gc_removes_what_nothing_refers_to_and_only_that(job):

@@ -324,5 +324,5 @@ def test_an_edit_trains_from_the_previous_model_and_says_so(finished, tmp_path):
     receipts = [json.loads(path.read_text())
                 for path in job.work.glob("receipts/models/model/*.json")]
     first, second = sorted(receipts, key=lambda receipt: receipt["finished"])
-    assert first["notes"]["previous"] is None
-    assert second["notes"]["previous"] == first["sha256"]
+    assert first["ingredients"]["started_from"] is None
+    assert second["ingredients"]["started_from"] == first["sha256"]

@@ -81,7 +81,7 @@ def make_sources(tmp_path, make_shards):
                      "baselines": {name: {"smoothing": 0.1, "test": 9.5, "valid": 9.25}
                                    for name in ("unigram", "bigram")},
                      "train": {"tokens_per_second": 95.4, "updates": 40, "tokens": 4000,
-                               "epochs": 1, "seconds": 120.0}},
+                               "epochs": 1, "seconds": 120.0, "started_from": None}},
             evaluation={"sets": {"test": details, "valid": details},
                         "samples": ["the lamp burns", ""]},
             receipts=[receipt("tokens", str(n), {"format": 1, "part": digest[n:] + digest[:n],
@@ -213,9 +213,9 @@ def test_the_parts_of_a_stage_are_one_row():
 
 def test_a_model_tells_whose_weights_it_began_with():
     model = receipt("models", "model", {"format": 1, "training shards": ["0" * 24]})
-    model["notes"]["previous"] = "0123abcd" * 8
+    model["ingredients"]["started_from"] = "0123abcd" * 8
     row, = provenance([model])
-    assert row["made_from"] == ["training shards (1)", "weights of model 0123abcd"]
+    assert row["made_from"] == ["training shards (1)", "started_from 0123abcd"]
 
 
 def test_a_few_very_long_sentences_leave_room_for_the_others():
