@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import fcntl
+import io
 import json
 import logging
 import os
@@ -25,6 +26,8 @@ def main(arguments: list[str] | None = None) -> int:
     # Luigi would ask a proxy for the daemon.
     for name in ("no_proxy", "NO_PROXY"):
         os.environ[name] = ",".join(filter(None, [os.environ.get(name), "127.0.0.1"]))
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # file names need not be text
     try:
         if getattr(options, "profile", None):
             _use_profile(options.profile)
@@ -309,7 +312,7 @@ def _log_to(path: Path) -> None:
     # A log that cannot be written, because the disk is full, say, must not hide why.
     logging.raiseExceptions = False
     path.parent.mkdir(parents=True, exist_ok=True)
-    file = logging.FileHandler(path)
+    file = logging.FileHandler(path, encoding="utf-8", errors="backslashreplace")
     file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     terminal = logging.StreamHandler()
     terminal.setFormatter(_Brief("%(message)s"))
