@@ -376,7 +376,7 @@ def _log_to(path: Path) -> None:
     # A log that cannot be written, because the disk is full, say, must not hide why.
     logging.raiseExceptions = False
     path.parent.mkdir(parents=True, exist_ok=True)
-    file = logging.FileHandler(path)
+    file = logging.FileHandler(path, encoding="utf-8", errors="backslashreplace")
     file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     terminal = logging.StreamHandler()
     terminal.setFormatter(_Brief("%(message)s"))

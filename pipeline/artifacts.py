@@ -36,7 +36,8 @@ _RECEIPT_KEYS = {"stage", "name", "path", "ingredients", "sha256", "identity", "
 def fingerprint(ingredients: dict) -> str:
     """Digest of ingredients: 24 hexadecimal digits, the same for equal content."""
     text = json.dumps(ingredients, sort_keys=True, ensure_ascii=False)
-    return hashlib.sha256(text.encode()).hexdigest()[:24]
+    # File names need not be text: their other bytes are surrogates here.
+    return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()[:24]
 
 
 def _identity(path: str | Path) -> list[int]:
@@ -224,7 +225,7 @@ class Artifact:
 
     def _publish(self, receipt: dict) -> None:
         with publish(self.receipt_path) as temporary:
-            temporary.write_text(json.dumps(receipt, indent=1, ensure_ascii=False))
+            temporary.write_text(json.dumps(receipt, indent=1))
 
 
 def receipts(work: Path, stage: str = "*", name: str = "*") -> Iterator[dict]:

@@ -445,7 +445,7 @@ class SplitCorpus(Stage):
         )
         _digests(self.folder).check_unchanged()
         with publish(artifact.path) as temporary:
-            temporary.write_text(json.dumps(manifest, indent=1, ensure_ascii=False))
+            temporary.write_text(json.dumps(manifest, indent=1))
         seconds = time.monotonic() - started
         artifact.record(seconds, **manifest["counts"], peak_memory_mb=_peak_memory())
         self.say(f"made in {seconds:,.1f} s", 1.0)
