@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from model import environment  # isort: skip
+
+if __name__ == "__main__":
+    environment.isolate("model")
+
 import argparse
 import contextlib
 import fcntl
@@ -293,7 +298,7 @@ def _model(path: Path | None) -> Checkpoint:
     from model.inference import newest_model, read_model
 
     if path is None:
-        path = newest_model(os.environ.get("PIPELINE_WORK") or "data/work")
+        path = newest_model(environment.work_folder())
         print(f"model: {path}", file=sys.stderr)
     return read_model(path)
 
