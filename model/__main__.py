@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from model import environment  # isort: skip
+
+if __name__ == "__main__":
+    environment.isolate("model")
+
 import argparse
 import contextlib
 import json
@@ -310,7 +315,7 @@ def _model(path: Path | None) -> Checkpoint:
 def _current_model() -> Path:
     from model.inference import current_model
 
-    path = current_model(os.environ.get("PIPELINE_WORK") or "data/work")
+    path = current_model(environment.work_folder())
     print(f"model: {path}", file=sys.stderr)
     return path
 

@@ -35,6 +35,7 @@ import luigi.retcodes  # noqa: E402
 from luigi.configuration.cfg_parser import EnvironmentInterpolation  # noqa: E402
 from luigi.task_register import Register  # noqa: E402
 
+from model import environment  # noqa: E402
 from model.configuration import (  # noqa: E402
     AMOUNT,
     SWITCH,
@@ -50,7 +51,6 @@ from pipeline.exit_codes import ExitCode  # noqa: E402
 # A setting of Luigi's that Luigi takes for a mistake, and warns of.
 luigi.interface.core.ignore_unconsumed.add("rpc_retry_wait")
 
-CHECKOUT = Path(__file__).resolve().parents[1]
 DEFAULT_CORPUS = "data/kjv.txt"
 
 # What Luigi reads and does not declare as it does its other settings; *: any name.
@@ -149,18 +149,6 @@ _PROFILES = Path(__file__).parent / "profiles"
 def profiles() -> list[str]:
     """The names of all profiles."""
     return sorted(file.stem for file in _PROFILES.glob("*.cfg"))
-
-
-def work_folder() -> str:
-    """The working folder: the environment variable ``PIPELINE_WORK``, or ``data/work``.
-
-    In full: the daemon may serve several checkouts, and must not take their tasks for the same.
-
-    A variable and no setting, because Theano's compile cache follows it too, and is needed before
-    any configuration is read.
-    """
-    return os.path.abspath(
-        os.path.expanduser(os.environ.get("PIPELINE_WORK") or CHECKOUT / "data/work"))
 
 
 run = _section(
@@ -365,7 +353,7 @@ class _Line(NamedTuple):
 
 def _read(profile: str | None, faults: list[str]) -> list[_Line]:
     """All that the files set, in their order; appends what is wrong with them."""
-    files = {CHECKOUT / "luigi.cfg": ""}
+    files = {environment.CHECKOUT / "luigi.cfg": ""}
     if named := os.environ.get("LUIGI_CONFIG_PATH"):
         files[Path(named).absolute()] = "LUIGI_CONFIG_PATH names "
     if profile:

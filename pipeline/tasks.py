@@ -31,6 +31,7 @@ import luigi.interface
 import luigi.rpc
 from luigi.parameter import ParameterVisibility
 
+from model import environment
 from model.files import BadInput, DamagedFile, UserError, publish, to_json
 from model.lineage import HELD_OUT
 from model.processes import end_with_parent
@@ -124,7 +125,7 @@ class Stage(Shown):
     Subclasses give `artifact` and `make`, and may give `parts`.
     """
 
-    working_folder = luigi.Parameter(default=settings.work_folder(),
+    working_folder = luigi.Parameter(default=environment.work_folder(),
                            description="working folder: where everything that is made lies")
 
     @classmethod

@@ -182,6 +182,7 @@ class Job:
         # Networks of four units need no code of their own, and waste no time on it.
         flags = f"base_compiledir={cache},linker=py,optimizer=fast_compile"
         return {**os.environ, "LUIGI_CONFIG_PATH": str(config), "PIPELINE_WORK": str(self.work),
+                "PIPELINE_ENVIRONMENT": "keep",
                 "THEANO_FLAGS": flags, "PYTHONPATH": str(REPOSITORY),
                 "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", **more}
 
