@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from tqdm import tqdm
 
-from model.files import DamagedFile, UserError, publish
+from model.files import DamagedFile, UserError, publish, to_json
 from model.processes import end_with_parent
 from model.terminal import guard_output
 
@@ -31,6 +31,10 @@ _SECONDS_BETWEEN_REPORTS = 0.5
 _SAMPLES = 12
 # Of the evaluation's time, about.
 _SHARE_OF_SCORING = 0.9
+
+# What commands take that are given no model.
+_CURRENT = ("the model of the newest complete run in the working folder, which the environment "
+            "variable PIPELINE_WORK names, or else data/work")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -118,13 +122,13 @@ def _parser() -> argparse.ArgumentParser:
     for command in (score, sample):
         command.add_argument(
             "--model", type=Path,
-            help="a checkpoint (default: the model finished last in the working folder, which the "
-                 "environment variable PIPELINE_WORK names, or else data/work)")
+            help=f"a checkpoint (default: {_CURRENT})")
 
     info = commands.add_parser("info", help="what a shard or a checkpoint holds",
                                description=info_command.__doc__)
     info.set_defaults(function=info_command)
-    info.add_argument("file", type=Path, metavar="FILE", help="a shard or a checkpoint")
+    info.add_argument("file", type=Path, nargs="?", metavar="FILE",
+                      help=f"a shard or a checkpoint (default: {_CURRENT})")
     return parser
 
 
@@ -150,6 +154,7 @@ _count = _number(int, lambda value: value >= 0, "a whole number of at least 0")
 
 def train_command(options: argparse.Namespace) -> None:
     """``train``: prints one JSON object a line on standard output, its share done and status."""
+    from model.lineage import TrainingText
     from model.network import NetworkConfig
     from model.training import TrainingConfig, TrainingJob, train
     from model.vocabulary import read_vocabulary
@@ -165,6 +170,7 @@ def train_command(options: argparse.Namespace) -> None:
         tokenization=content["tokenization"],
         source=content["source"],
         checkpoint_minutes=content["checkpoint_minutes"],
+        text=TrainingText(**content["text"]),
         previous=Path(content["previous"]) if content["previous"] else None,
     )
     with _only_one_in(job.folder):
@@ -195,6 +201,10 @@ def evaluate_command(options: argparse.Namespace) -> None:
             report(_SHARE_OF_SCORING * (before + share) / len(readers), f"scoring {name}")
 
         evaluation = evaluate(log_probabilities, reader, vocabulary, on_progress=progress)
+        if not math.isfinite(evaluation.totals.figures()["perplexity"]):
+            raise UserError(f"the perplexity of {name} is not finite: the model "
+                            f"{content['model']} gives its words no probability. Nothing is "
+                            "published; lower [training] rate and train again")
         result["sets"][name] = evaluation.details(vocabulary)
     report(_SHARE_OF_SCORING, "drawing sentences", at_once=True)
     result["samples"] = [
@@ -204,7 +214,7 @@ def evaluate_command(options: argparse.Namespace) -> None:
     bigrams = Bigrams.count([Path(p) for p in content["train_shards"]], vocabulary)
     result["baselines"] = baselines(bigrams, readers["valid"], readers, vocabulary)
     with publish(content["output"]) as temporary:
-        temporary.write_text(json.dumps(result, indent=1))
+        temporary.write_text(to_json(result, indent=1))
 
 
 def score_command(options: argparse.Namespace) -> None:
@@ -245,12 +255,8 @@ def _write_table(line: int | str, words: list[dict] | None, sums: dict) -> None:
 
 
 def _write_json(line: int | str, words: list[dict] | None, sums: dict) -> None:
-    def finite(row: dict) -> dict:
-        return {key: None if isinstance(value, float) and not math.isfinite(value) else value
-                for key, value in row.items()}
-
-    rows = {} if words is None or line == "total" else {"words": list(map(finite, words))}
-    print(json.dumps({"line": line, **finite(sums), **rows}, ensure_ascii=False))
+    rows = {} if words is None or line == "total" else {"words": words}
+    print(to_json({"line": line, **sums, **rows}, ensure_ascii=False))
 
 
 def sample_command(options: argparse.Namespace) -> None:
@@ -282,16 +288,21 @@ def info_command(options: argparse.Namespace) -> None:
     """``info``: what a shard or a checkpoint holds, with which settings and from what it came."""
     from model.description import as_text, describe
 
-    print(as_text(describe(options.file)))
+    print(as_text(describe(options.file or _current_model())))
 
 
 def _model(path: Path | None) -> Checkpoint:
-    from model.inference import newest_model, read_model
+    from model.inference import read_model
 
-    if path is None:
-        path = newest_model(os.environ.get("PIPELINE_WORK") or "data/work")
-        print(f"model: {path}", file=sys.stderr)
-    return read_model(path)
+    return read_model(path or _current_model())
+
+
+def _current_model() -> Path:
+    from model.inference import current_model
+
+    path = current_model(os.environ.get("PIPELINE_WORK") or "data/work")
+    print(f"model: {path}", file=sys.stderr)
+    return path
 
 
 @contextlib.contextmanager

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
+import math
 import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import h5py
 
@@ -32,6 +34,26 @@ class DamagedFile(UserError):
         self.path = Path(path)
         self.reason = reason
         super().__init__(f"{path} is damaged: {reason}. It is made again by the next run.")
+
+
+def to_json(value: object, **options: Any) -> str:
+    """JSON as its specification has it: a number that is not finite becomes null (RFC 8259, 6).
+
+    Parameters
+    ----------
+    value : dict, list, str, number or None
+    **options
+        As for `json.dumps`.
+    """
+    return json.dumps(_finite(value), allow_nan=False, **options)
+
+
+def _finite(value: object) -> object:
+    if isinstance(value, dict):
+        return {key: _finite(each) for key, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 _TEMPORARY = re.compile(r"\..+\.(\d+)\.tmp$")

@@ -14,7 +14,7 @@ import numpy as np
 
 from model.files import UserError, publish
 
-# No text holds these as words: the tokenizer takes < and > for words of their own.
+# No other words look like these: the tokenizer takes < and > for words of their own.
 UNKNOWN = "<unk>"
 START = "<s>"
 END = "</s>"
@@ -30,8 +30,8 @@ class Vocabulary:
     words : tuple of str
         Distinct; among them `<unk>`, `<s>` and `</s>`.
     counts : tuple of int
-        The count of `<unk>` is that of all words outside; of `<s>` and `</s>`, the number of
-        sentences.
+        The count of `<unk>` is that of all words outside and of the text's own `<unk>`; of `<s>`
+        and `</s>`, the number of sentences.
 
     Raises
     ------
@@ -74,6 +74,15 @@ class Vocabulary:
     def end(self) -> int:
         """The index of `</s>`, the last target of every sentence and never an input."""
         return self._indices[END]
+
+    @functools.cached_property
+    def absent(self) -> list[str]:
+        """The words that never occur in the training side, the special ones aside."""
+        return [
+            word
+            for word, count in zip(self.words, self.counts)
+            if not count and word not in SPECIALS
+        ]
 
     @functools.cached_property
     def digest(self) -> str:

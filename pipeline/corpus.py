@@ -3,42 +3,40 @@
 A sentence's side (train, valid or test) and the borders between parts depend on hashes of the
 sentences' own texts and on nothing else. So a sentence never changes side when others come or go,
 repeated sentences lie on one side, and an edit anywhere changes the part it lies in and at most
-one neighbour.
+one neighbour. Files are read in an order that depends on how each begins, so a file's name does not
+matter; an edit at the beginning of one of several files can move it, which changes the parts at the
+places where it was and where it comes.
 """
 
 from __future__ import annotations
 
-import bz2
 import contextlib
-import glob
-import gzip
 import hashlib
+import io
 import itertools
-import lzma
-import os
 import re
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-import zstandard
 
-from model.files import UserError, publish
+from model.files import DamagedFile, UserError, publish
+from model.text_files import read_text
 from model.tokenization import clean
 from pipeline.artifacts import DIGEST_DIGITS
-
-SIDES = ("train", "valid", "test")
+from pipeline.corpus_files import SIDES, Corpus, CorpusFile
 
 _BLOCK_BYTES = 4 << 20  # text is read in blocks of this size: large enough for fast whole-block
 # operations, small enough to forget
-_ZSTANDARD_INPUT_BYTES = 4096  # zstandard inflates all that it is given at once, at most some
-# 32,000-fold (one character repeated): so one step gives 128 MiB at most
+_BEGINNING_BYTES = 1024  # of a file: what the order of files depends on, and few edits change
 _LARGEST_PART_BYTES = 32 << 20  # a part is tokenized in memory, whatever its lines are like
 
 _MARK = b"\xef\xbb\xbf"  # the byte-order mark in UTF-8
 _ASCII_WHITE_SPACE = b"\t\n\x0b\x0c\r\x1c\x1d\x1e\x1f "  # of Python's str
+_DIGEST = re.compile(f"[0-9a-f]{{{DIGEST_DIGITS}}}")
 _LEIPZIG_LINE = re.compile(rb"[0-9]+\t")
 
 
@@ -55,59 +53,6 @@ class BadLine(NamedTuple):
     offset: int
     reason: str
     raw: bytes
-
-
-def corpus_files(pattern: str) -> list[Path]:
-    """The files that a file name, a folder or a glob pattern stands for.
-
-    Parameters
-    ----------
-    pattern : str
-        A file; a folder, for all files below it but hidden ones; or a glob pattern (`**` crosses
-        folders). `~` is the home folder.
-
-    Returns
-    -------
-    list of pathlib.Path
-        Regular files in sorted order: the order in which the corpus is read.
-
-    Raises
-    ------
-    UserError
-        When there is no such file, or none that fits.
-    """
-    path = Path(pattern).expanduser()
-    if path.is_file():
-        return [path]
-    if path.is_dir():
-        files = _files_below(path)
-        if not files:
-            raise UserError(f"the corpus folder {path} holds no files: put text files there.")
-        return files
-    files = sorted(
-        Path(name) for name in glob.glob(str(path), recursive=True) if Path(name).is_file()
-    )
-    if files:
-        return files
-    if path.exists():
-        raise UserError(f"the corpus {path} is neither a regular file nor a folder.")
-    raise UserError(
-        f"there is no corpus {pattern!r}: give an existing text file, a folder, or a glob pattern "
-        "that fits some files (a relative one starts from the folder the job was started in: "
-        f"{Path.cwd()})."
-    )
-
-
-def _files_below(folder: Path) -> list[Path]:
-    def refuse(error: OSError) -> None:
-        raise UserError(f"cannot read the corpus folder {folder}: {error}.")
-
-    files = []
-    for parent, folders, names in os.walk(folder, onerror=refuse):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        paths = [Path(parent, name) for name in names if not name.startswith(".")]
-        files += [path for path in paths if path.is_file()]
-    return sorted(files)
 
 
 class Part(NamedTuple):
@@ -127,7 +72,7 @@ class SentenceReader:
     Parameters
     ----------
     path : pathlib.Path
-        Plain text or, by its suffix, .gz, .bz2, .xz or .zst.
+        Plain text or, as `model.text_files.read_text` sees, compressed.
     format : {"auto", "plain", "leipzig"}
         "leipzig": lines are ``id<TAB>sentence``. "auto": so they are if the first line that is
         not empty begins with digits and a tab.
@@ -409,9 +354,7 @@ def part_digest(text: bytes) -> str:
 
 
 def split_corpus(
-    train: str,
-    valid: str | None,
-    test: str | None,
+    corpus: Corpus,
     parts_folder: Path,
     set_aside_file: Path,
     *,
@@ -428,9 +371,9 @@ def split_corpus(
 
     Parameters
     ----------
-    train, valid, test : str
-        What `corpus_files` takes. Without `valid` or `test`, those sides are drawn from `train`
-        by `choose_sides`; all sentences of a given one belong to its side.
+    corpus : Corpus
+        Where it gives no files for validation or test, these sides are drawn from the rest by
+        `choose_sides`; all sentences of a given one belong to its side.
     parts_folder : pathlib.Path
         Parts are published here as `<part_digest>.txt`, a sentence and a line end each;
         those already there are left as they are.
@@ -458,14 +401,15 @@ def split_corpus(
     dict
         The manifest, made of what JSON can hold: "sides", for each side the list of its parts in
         order, each with "digest", "sentences" and "bytes"; "counts" of "files", "bytes", "lines",
-        "empty", "set_aside" and "sentences"; and "files", for each file in reading order "side"
-        (of its own sentences before any is drawn), "path", "sentences" and "bytes" (decompressed).
+        "empty", "set_aside" and "sentences"; and "files", for each file of `corpus`
+        "side" (of its own sentences before any is drawn), "path", "sentences" and "bytes"
+        (decompressed).
 
     Raises
     ------
     UserError
-        On a corpus that is missing, empty, unreadable, damaged, or changes while it is read; on
-        the first bad line, unless they are set aside; on a side without sentences.
+        On a corpus that is empty, unreadable, damaged, or changes while it is read; on the first
+        bad line, unless they are set aside; on a side without sentences.
     """
     if on_bad_line not in ("stop", "set_aside"):
         raise UserError(f"on_bad_line is {on_bad_line!r}: it must be stop or set_aside.")
@@ -476,14 +420,13 @@ def split_corpus(
         )
     if sentences_per_part < 1:
         raise UserError(f"sentences_per_part is {sentences_per_part}: it must be at least 1.")
-    patterns = {"train": train, "valid": valid, "test": test}
-    identities = _identities(patterns)
-    drawn_shares = (0.0 if valid else valid_share, 0.0 if test else test_share)
+    drawn_shares = (0.0 if corpus.patterns["valid"] else valid_share,
+                    0.0 if corpus.patterns["test"] else test_share)
 
     parts: dict[str, list[dict]] = {side: [] for side in SIDES}
     cutters = {side: PartCutter(sentences_per_part) for side in SIDES}
     counts = {"bytes": 0, "lines": 0, "empty": 0, "set_aside": 0, "sentences": 0}
-    file_counts = []
+    file_counts = {}
     read_bytes = 0
 
     def advance(number: int) -> None:
@@ -503,19 +446,19 @@ def split_corpus(
         handle_bad_line: Callable[[BadLine], None] = _stop
         if on_bad_line == "set_aside":
             handle_bad_line = stack.enter_context(_set_aside(set_aside_file))
-        for own_side, path in identities:
+        for file in _in_reading_order(corpus.files):
             before = dict(counts)
             reader = SentenceReader(
-                path,
+                file.path,
                 format=format,
                 max_line_bytes=max_line_bytes,
                 on_bad_line=handle_bad_line,
                 counts=counts,
                 progress=advance,
             )
-            if own_side != "train" or drawn_shares == (0.0, 0.0):
-                for part in _parts_of(reader, cutters[own_side], known_parts):
-                    keep(own_side, part)
+            if file.side != "train" or drawn_shares == (0.0, 0.0):
+                for part in _parts_of(reader, cutters[file.side], known_parts):
+                    keep(file.side, part)
             else:
                 for sentences in iter(reader.block, None):
                     hashes = hash_sentences(sentences)
@@ -525,20 +468,35 @@ def split_corpus(
                         own = [sentences[place] for place in places.tolist()]
                         for part in cutters[side].add(own, hashes[places]):
                             keep(side, part)
-            file_counts.append(
-                {
-                    "side": own_side,
-                    "path": str(path).encode("utf-8", "backslashreplace").decode(),
-                    "sentences": counts["sentences"] - before["sentences"],
-                    "bytes": counts["bytes"] - before["bytes"],
-                }
-            )
+            file_counts[file] = {
+                "side": file.side,
+                "path": str(file.path).encode("utf-8", "backslashreplace").decode(),
+                "sentences": counts["sentences"] - before["sentences"],
+                "bytes": counts["bytes"] - before["bytes"],
+            }
         for side in SIDES:
             for part in cutters[side].finish():
                 keep(side, part)
-        _check_sides(parts, patterns, counts)
-        _check_unchanged(identities, patterns)
-    return {"sides": parts, "counts": {"files": len(file_counts), **counts}, "files": file_counts}
+        _check_sides(parts, corpus.patterns, counts)
+        corpus.check_unchanged()
+    return {"sides": parts, "counts": {"files": len(file_counts), **counts},
+            "files": [file_counts[file] for file in corpus.files]}
+
+
+def _in_reading_order(files: Sequence[CorpusFile]) -> list[CorpusFile]:
+    """Files in an order that their names are nothing to, and that few edits change.
+
+    Parts run across files, so another order makes other parts.
+    """
+    def key(file: CorpusFile) -> tuple[bytes, str]:
+        with _open(file.path) as raw:
+            pieces = read_text(raw, file.path, _BEGINNING_BYTES)
+            beginning = b""
+            while len(beginning) < _BEGINNING_BYTES and (piece := next(pieces, b"")):
+                beginning += piece
+        return hashlib.sha256(beginning[:_BEGINNING_BYTES]).digest(), file.digest
+
+    return sorted(files, key=key)
 
 
 def _parts_of(reader: SentenceReader, cutter: PartCutter, known: KnownParts) -> Iterator[Part]:
@@ -556,28 +514,6 @@ def _parts_of(reader: SentenceReader, cutter: PartCutter, known: KnownParts) -> 
             left = len(sentences) - taken
             if left and reader.give_back(left, known):
                 break
-
-
-def _identities(patterns: dict[str, str | None]) -> dict[tuple[str, Path], tuple[int, int, int]]:
-    """The files of each side in reading order, each with what changes when it is written to."""
-    identities = {}
-    for side, pattern in patterns.items():
-        for path in corpus_files(pattern) if pattern else []:
-            try:
-                status = os.stat(path)
-            except OSError as error:
-                raise UserError(f"cannot read {path}: {error}.") from error
-            identities[side, path] = (status.st_size, status.st_mtime_ns, status.st_ino)
-    return identities
-
-
-def _check_unchanged(identities: dict, patterns: dict[str, str | None]) -> None:
-    now = _identities(patterns)
-    for key in {**identities, **now}:
-        if identities.get(key) != now.get(key):
-            raise UserError(
-                f"{key[1]} changed while the corpus was read. Run again when nothing writes to it."
-            )
 
 
 def _check_sides(parts: dict[str, list], patterns: dict[str, str | None], counts: dict) -> None:
@@ -602,6 +538,61 @@ def _check_sides(parts: dict[str, list], patterns: dict[str, str | None], counts
 def part_file(folder: Path, digest: str) -> Path:
     """Where a part's text lies."""
     return folder / f"{digest}.txt"
+
+
+def sentences_also_in_training(folder: Path,
+                               parts: dict[str, list[str]]) -> dict[str, dict[bytes, int]]:
+    """The sentences of each other side that occur, as the same text, in training too.
+
+    Parameters
+    ----------
+    folder : pathlib.Path
+        Where parts are published.
+    parts : dict
+        The digests of each side's parts.
+
+    Returns
+    -------
+    dict
+        For "valid" and "test" the sentences, each with how often it occurs on that side.
+
+    Raises
+    ------
+    DamagedFile
+        When a part's text is not the one that its name tells.
+    UserError
+        When a part cannot be read.
+    """
+    def sentences(digest: str) -> list[bytes]:
+        return read_part(part_file(folder, digest)).split(b"\n")[:-1]
+
+    others = {side: Counter(itertools.chain.from_iterable(map(sentences, parts[side])))
+              for side in ("valid", "test")}
+    wanted = {*others["valid"], *others["test"]}
+    found: set[bytes] = set()
+    for digest in parts["train"]:
+        found |= wanted.intersection(sentences(digest))
+    return {side: {sentence: counts[sentence] for sentence in found if sentence in counts}
+            for side, counts in others.items()}
+
+
+def read_part(path: Path) -> bytes:
+    """The text of a part, a sentence and a line end each.
+
+    Raises
+    ------
+    DamagedFile
+        When it is not the one that the file's name tells, if that is a digest.
+    UserError
+        When it cannot be read.
+    """
+    try:
+        text = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"cannot read the part {path}: {error}.") from error
+    if _DIGEST.fullmatch(path.stem) and part_digest(text) != path.stem:
+        raise DamagedFile(path, "its bytes do not match the digest in its name")
+    return text
 
 
 def _publish_part(part: Part, folder: Path) -> None:
@@ -683,9 +674,10 @@ def _good_lines(lines: list[bytes], leipzig: bool, max_line_bytes: int) -> list[
             return None
         lines = [text for _, _, text in fields]
     try:
-        # Most lines are ASCII, and so in NFC.
-        return [line.strip(_ASCII_WHITE_SPACE) if line.isascii()
-                else clean(line.decode()).encode() for line in lines]
+        # Most lines are ASCII, and so in NFC, and begin and end with no border of a sentence.
+        stripped = [line.strip(_ASCII_WHITE_SPACE) for line in lines]
+        return [line if line.isascii() and line[:1] != b"<" and line[-1:] != b">"
+                else clean(line.decode()).encode() for line in stripped]
     except UnicodeDecodeError:
         return None
 
@@ -749,75 +741,28 @@ def _chunks(
     path: Path, counts: dict[str, int], progress: Callable[[int], None] | None
 ) -> Iterator[bytes]:
     """The bytes of a file, decompressed, in chunks of _BLOCK_BYTES or a little more."""
-    suffix = path.suffix.lower()
-    decompress, failures = _DECOMPRESSORS.get(suffix, (_plain, ()))
+    with _open(path) as raw:
+        reported = 0
+        gathered: list[bytes] = []
+        size = 0
+        for piece in itertools.chain(read_text(raw, path, _BLOCK_BYTES), [None]):
+            if piece is not None:
+                gathered.append(piece)
+                size += len(piece)
+            if size >= _BLOCK_BYTES or (piece is None and size):
+                counts["bytes"] += size
+                if progress:
+                    progress(raw.tell() - reported)
+                    reported = raw.tell()
+                yield b"".join(gathered)
+                gathered, size = [], 0
+
+
+def _open(path: Path) -> io.BufferedReader:
     try:
-        with open(path, "rb") as raw:
-            if suffix in _DECOMPRESSORS and os.fstat(raw.fileno()).st_size == 0:
-                raise EOFError
-            reported = 0
-            gathered: list[bytes] = []
-            size = 0
-            for piece in itertools.chain(decompress(raw), [None]):
-                if piece is not None:
-                    gathered.append(piece)
-                    size += len(piece)
-                if size >= _BLOCK_BYTES or (piece is None and size):
-                    counts["bytes"] += size
-                    if progress:
-                        progress(raw.tell() - reported)
-                        reported = raw.tell()
-                    yield b"".join(gathered)
-                    gathered, size = [], 0
-    except EOFError:
-        raise UserError(
-            f"{path} is truncated: its compressed data end too early. Copy or compress it again."
-        ) from None
-    except (OSError, *failures) as error:
-        raise UserError(
-            f"cannot read {path}: {error}. Check that it is there, whole, readable, and of the "
-            "kind that its suffix says."
-        ) from error
-
-
-def _plain(raw: IO[bytes] | gzip.GzipFile) -> Iterator[bytes]:
-    while chunk := raw.read(_BLOCK_BYTES):
-        yield chunk
-
-
-def _gzip(raw: IO[bytes]) -> Iterator[bytes]:
-    return _plain(gzip.open(raw))
-
-
-def _bzip2(raw: IO[bytes]) -> Iterator[bytes]:
-    return _plain(bz2.open(raw))
-
-
-def _xz(raw: IO[bytes]) -> Iterator[bytes]:
-    return _plain(lzma.open(raw))
-
-
-def _zstandard(raw: IO[bytes]) -> Iterator[bytes]:
-    # The package's stream reader takes a truncated file for a finished one; this does not.
-    frame = None
-    while chunk := raw.read(_ZSTANDARD_INPUT_BYTES):
-        while chunk:
-            frame = frame or zstandard.ZstdDecompressor().decompressobj()
-            yield frame.decompress(chunk)
-            chunk = frame.unused_data if frame.eof else b""
-            if frame.eof:
-                frame = None
-    if frame:
-        raise EOFError
-
-
-# By suffix: how to decompress, and what is raised, beside OSError, on damaged data.
-_DECOMPRESSORS: dict[str, tuple[Callable[[IO[bytes]], Iterator[bytes]], tuple]] = {
-    ".gz": (_gzip, (zlib.error,)),
-    ".bz2": (_bzip2, ()),
-    ".xz": (_xz, (lzma.LZMAError,)),
-    ".zst": (_zstandard, (zstandard.ZstdError,)),
-}
+        return open(path, "rb")
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error}.") from error
 
 
 # Hashing

@@ -3,6 +3,7 @@
 Here the model's commands are replaced by ones that only write files; test_pipeline.py trains.
 """
 
+import gzip
 import json
 import os
 import re
@@ -12,13 +13,10 @@ from unittest import mock
 
 import pytest
 
-from model.checkpoint import Checkpoint, write_checkpoint
 from model.files import DamagedFile, UserError
-from model.vocabulary import read_vocabulary
 from pipeline import corpus, tasks
-from pipeline.artifacts import fingerprint
 from pipeline.gc import remove, unreferenced
-from tests.jobs import Job, reset_settings, results, sentences, write
+from tests.jobs import Job, pretend, reset_settings, results, sentences, write
 
 
 @pytest.fixture
@@ -28,26 +26,6 @@ def job(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "fsync", lambda _: None)  # nobody pulls the plug here
     yield Job(tmp_path / "job")
     reset_settings()
-
-
-def pretend(command, job, job_file, say):
-    """In place of the model's commands: the files they leave, made of what they were given."""
-    job_file.parent.mkdir(parents=True, exist_ok=True)
-    job_file.write_text(json.dumps(job))
-    if command == "train":
-        content = {key: job[key] for key in ("train_shards", "network", "training", "previous")}
-        folder = Path(job["folder"])
-        write_checkpoint(folder / "model.h5", Checkpoint(
-            parameters={}, optimiser=[], random_states=[],
-            vocabulary=read_vocabulary(job["vocabulary"]),
-            settings={"job": fingerprint(content)}, position={}))
-        (folder / "log.jsonl").write_text(json.dumps(
-            {"update": 1, "epoch": 0, "sentences": 1, "tokens": 1, "loss": 1.0,
-             "gradient_norm": 1.0, "rate": 1.0, "seconds": 1.0, "tokens_per_second": 1.0}) + "\n")
-    else:
-        figures = {side: {"perplexity": 2.0} for side in job["sets"]}
-        Path(job["output"]).parent.mkdir(exist_ok=True)
-        Path(job["output"]).write_text(json.dumps({"sets": figures, "baselines": {}}))
 
 
 ROOT = tasks.EvaluatePerplexity
@@ -144,10 +122,10 @@ def anew(job, tmp_path):
     return shards
 
 
-def border(job):
-    """The position of the first sentence of the corpus's fourth part."""
+def border(job, parts=3):
+    """The position of the first sentence after so many parts of the corpus."""
     manifest = job.root(tasks.SplitCorpus).manifest().content["sides"]["train"]
-    return sum(part["sentences"] for part in manifest[:3])
+    return sum(part["sentences"] for part in manifest[:parts])
 
 
 def test_an_unchanged_rerun_makes_and_writes_nothing(job):
@@ -263,24 +241,75 @@ def test_a_file_removed(job, folder, tmp_path):
     assert job.shards() == anew(job, tmp_path)
 
 
-def test_a_file_renamed_in_its_place(job, folder):
-    (folder / "1.txt").rename(folder / "1b.txt")
-    made = job.build()
+def rename_all(folder):
+    for name, other in zip("012", ("9", "1 first", "a/1")):
+        (folder / other).parent.mkdir(exist_ok=True)
+        (folder / f"{name}.txt").rename(folder / f"{other}.txt")
+
+
+def rename_and_compress(folder):
+    rename_all(folder)
+    content = (folder / "9.txt").read_bytes()
+    (folder / "9.txt").unlink()
+    (folder / "5").write_bytes(gzip.compress(content))
+
+
+@pytest.mark.parametrize("change", [rename_all, rename_and_compress])
+def test_names_and_their_order_are_no_ingredients(job, folder, tmp_path, change):
+    job.build(ROOT)
+    before = results(job.work)
+    change(folder)
+    made = job.build(ROOT)
+    # The size of what was read stays, and so do all counts.
     assert stages(made) == {"SplitCorpus"}
+    after = results(job.work)
+    assert before.items() <= after.items()
+    assert {name.split("/")[0] for name in after.keys() - before.keys()} == {
+        "corpus", "receipt receipts"}
+    # All that is made now in an empty folder is the same, byte for byte.
+    job.work = tmp_path / "anew"
+    job.build(ROOT)
+    names = ("parts/", "tokens/", "vocabulary/", "shards/")
+    assert {name: content for name, content in results(job.work).items()
+            if name.startswith(names)} == {
+        name: content for name, content in after.items() if name.startswith(names)}
+    assert jobs_of(job.work) == jobs_of(job.folder / "work")
+
+
+def jobs_of(work):
+    """What the model's commands were told, the working folder left out."""
+    return [path.read_text().replace(str(work), "WORK") for path in sorted(
+        (work / "models").glob("*/*.json"))]
+
+
+def test_the_order_of_parts_is_no_ingredient(job):
+    job.build(ROOT)
+    begin, end = border(job), border(job, 4)
+    # A part is moved from its place to the beginning.
+    job.lines[:end] = job.lines[begin:end] + job.lines[:begin]
+    before = job.parts()
+    write(job.train, job.lines)
+    assert stages(job.build(ROOT)) == {"SplitCorpus"}
+    assert sorted(job.parts()) == sorted(before) and job.parts() != before
 
 
 def test_lines_moved_between_files(job, folder, tmp_path):
     before = job.parts()
-    # From the end of a file to the begin of the next: the same stream of sentences.
-    write(folder / "0.txt", job.lines[:190])
-    write(folder / "1.txt", job.lines[190:400])
-    assert stages(job.build()) == {"SplitCorpus"}
-    assert job.parts() == before
     # From the middle of one to the middle of another: the part they leave and the one they enter.
-    write(folder / "0.txt", job.lines[:50] + job.lines[60:190])
+    write(folder / "0.txt", job.lines[:50] + job.lines[60:200])
     write(folder / "2.txt", job.lines[400:500] + job.lines[50:60] + job.lines[500:])
     made = job.build()
     assert len(tokenized(made)) == len(set(job.parts()) - set(before)) <= 4
+    assert job.shards() == anew(job, tmp_path)
+
+
+def test_a_file_that_begins_otherwise_changes_the_parts_at_its_ends(job, folder, tmp_path):
+    before = job.parts()
+    write(folder / "1.txt", ["word01 begins", *job.lines[200:400]])
+    made = job.build()
+    # Two at each end of it, where it was and where it comes.
+    assert len(tokenized(made)) == len(set(job.parts()) - set(before)) <= 8
+    assert set(job.parts()) & set(before)
     assert job.shards() == anew(job, tmp_path)
 
 
@@ -299,6 +328,28 @@ def test_a_sentence_never_changes_side(job):
     after = sides()
     both = before.keys() & after.keys()
     assert len(both) >= 500 and all(before[line] == after[line] for line in both)
+
+
+def test_sentences_that_also_occur_in_training_are_told(job):
+    def also_in_training():
+        metrics = json.loads((job.work / "report" / "metrics.json").read_text())
+        return {side: metrics[side]["sentences_also_in_training"] for side in ("valid", "test")}
+
+    others = ["word01 nowhere else", "word02 nor this one"]
+    write(job.valid, [*job.lines[:3], *job.lines[2:4], *others, "word03 neither"])
+    write(job.test, others)
+    job.build(ROOT)
+    assert also_in_training() == {"valid": {"count": 5, "share": 5 / 8},
+                                  "test": {"count": 0, "share": 0}}
+    # The same words in another order: the vocabulary, and the test's shards, stay.
+    job.lines[3] = " ".join(reversed(job.lines[3].split()))
+    write(job.train, job.lines)
+    assert "EvaluatePerplexity" in stages(job.build(ROOT))
+    assert also_in_training()["valid"]["count"] == 4
+    job.set("corpus", valid="", valid_share=0.1)  # drawn by hash: never
+    job.build(ROOT)
+    assert also_in_training() == {"valid": {"count": 0, "share": 0},
+                                  "test": {"count": 0, "share": 0}}
 
 
 MODEL = {"TrainModel", "EvaluatePerplexity"}
@@ -338,15 +389,30 @@ def test_a_setting_reruns_what_it_affects(job, section, name, value, want):
 
 def test_a_word_list_is_read_for_its_content(job):
     words = job.folder / "words.txt"
-    write(words, ["word00", "word01", "word02"])
+    write(words, ["word", "00", "01"])
     job.set("vocabulary", word_list=words)
     job.build()
     os.utime(words)
     assert job.build() == {}
-    write(words, ["word00", "word01", "word03"])
+    write(words, ["word", "00", "03"])
     made = job.build()
     assert stages(made) == {"BuildVocabulary", "EncodePart"}
     assert made["BuildVocabulary"] == "word_list changed"
+    job.set("tokens", lowercase="false")
+    assert "BuildVocabulary" in job.build()
+
+
+def test_words_of_a_list_that_training_lacks_are_counted_and_said(job, caplog):
+    words = job.folder / "words.txt"
+    write(words, ["Word", "01", "zebra", "lamp"])
+    job.set("vocabulary", word_list=words)
+    job.build()
+    assert f"2 of the 4 words of {words} do not occur in training, as lamp, zebra" in caplog.text
+    receipt = job.root(tasks.BuildVocabulary).artifact().receipt()
+    assert receipt["notes"]["words_not_in_training"] == 2
+    write(words, ["zebra"])
+    with pytest.raises(UserError, match="none of the 1 words of .*words.txt occurs"):
+        job.build()
 
 
 def test_code_of_another_format_makes_anew(job, monkeypatch):
@@ -444,24 +510,6 @@ def test_why_tells_what_comes_first_and_runs_nothing(job):
     assert made["BuildVocabulary"] == "training parts: 1 new, 1 gone"
 
 
-def test_warm_start_is_asked_for_and_can_be_declined(job):
-    job.build(ROOT)
-    first = next((job.work / "models").glob("*/model.h5"))
-    job.lines[300] += " another"
-    write(job.train, job.lines)
-    job.build(ROOT)
-
-    def previous_of_new(known):
-        folder, = set((job.work / "models").iterdir()) - known
-        return json.loads((folder / "job.json").read_text())["previous"]
-
-    assert previous_of_new({first.parent}) == str(first)
-    known = set((job.work / "models").iterdir())
-    job.set("training", warm_start="false")
-    job.build(ROOT)
-    assert previous_of_new(known) is None
-
-
 def test_gc_removes_what_nothing_refers_to_and_only_that(job):
     job.build(ROOT)
     root = job.root(ROOT)
@@ -494,12 +542,19 @@ def test_gc_removes_what_nothing_refers_to_and_only_that(job):
     assert unreferenced(job.work, job.root(ROOT)) == []
 
 
-def test_a_corpus_that_is_gone_is_an_error_and_keeps_everything(job):
+@pytest.mark.parametrize("change, message", [
+    (lambda job: job.train.unlink(), "there is no corpus"),
+    (lambda job: job.set("corpus", path=job.folder / "*.txt"), "valid.txt is given for training"),
+    (lambda job: job.set("corpus", path=job.folder), "the working folder .*work lies in the corp"),
+    (lambda job: shutil.copy(job.test, job.train), "train.txt and .*test.txt have the same"),
+])
+def test_a_corpus_that_is_gone_or_unfit_is_an_error_and_keeps_everything(job, change, message):
     job.build()
     before = results(job.work)
-    job.train.unlink()
-    with pytest.raises(UserError, match="there is no corpus"):
-        job.build()
+    change(job)
+    for command in (job.why, job.build):
+        with pytest.raises(UserError, match=message):
+            command()
     assert results(job.work) == before
 
 

@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 import re
 import subprocess
 import sys
@@ -15,7 +14,11 @@ from model import scoring
 from model.__main__ import _write_json, main
 from model.checkpoint import Checkpoint, write_checkpoint
 from model.evaluation import evaluate
-from model.shards import ShardReader
+from model.inference import load_network, read_model
+from model.shards import ShardReader, write_shard
+from model.training import compile_log_probabilities
+from pipeline.corpus import split_corpus
+from pipeline.tokens import write_tokens
 from tests.lstm_reference import forward_and_gradients
 
 LINES = [
@@ -96,9 +99,6 @@ def score(capsys, made, text, *flags):
 
 
 def test_the_total_is_that_of_the_evaluation(capsys, made):
-    from model.inference import load_network, read_model
-    from model.training import compile_log_probabilities
-
     _, total = score(capsys, made, made["text"])
     log_probabilities = compile_log_probabilities(load_network(read_model(made["model"])))
     totals = evaluate(log_probabilities, ShardReader([made["shard"]]), made["vocabulary"]).totals
@@ -164,6 +164,30 @@ def test_lines_are_read_as_the_corpus_reads_them(capsys, made, tmp_path):
     assert (total["sentences"], total["tokens"]) == (2, 7)
     text.write_bytes(b"")
     assert score(capsys, made, text)[1]["perplexity"] is None
+
+
+def test_special_words_and_invisible_characters_are_read_as_the_corpus_reads_them(
+        capsys, made, tmp_path):
+    text = tmp_path / "text.txt"
+    text.write_text("the <unk> said unto the <unk>\n<s> the o\u00adil </s>\n<s> </s>\n\u200b\n"
+                    "<UNK>\nthe <unk>.\n")
+    manifest = split_corpus(str(text), str(text), str(text), parts_folder=tmp_path,
+                            set_aside_file=tmp_path / "none")
+    part, = manifest["sides"]["test"]
+    write_tokens(tmp_path / f"{part['digest']}.txt", tmp_path / "tokens.h5", lowercase=True)
+    write_shard(tmp_path / "tokens.h5", made["vocabulary"], tmp_path / "shard.h5")
+    log_probabilities = compile_log_probabilities(load_network(read_model(made["model"])))
+    totals = evaluate(log_probabilities, ShardReader([tmp_path / "shard.h5"]),
+                      made["vocabulary"]).totals
+    lines, total = score(capsys, made, text, "--words")
+    assert [[word["word"] for word in line["words"]] for line in lines] == [
+        ["the", "<unk>", "said", "unto", "the", "<unk>", "</s>"], ["the", "oil", "</s>"], [], [],
+        ["<unk>", "</s>"], ["the", "<", "unk", ">", ".", "</s>"]]
+    assert [word["oov_count"] for word in lines[0]["words"]] == [0, 1, 1, 1, 0, 1, 0]
+    for key in ("sentences", "tokens", "oov_count"):
+        assert total[key] == totals.figures()[key]
+    assert (total["sentences"], total["tokens"]) == (4, 7 + 3 + 2 + 6)
+    assert total["log_probability"] == pytest.approx(totals.log_probability, rel=1e-6)
 
 
 @pytest.mark.parametrize("content, message", [
@@ -255,93 +279,20 @@ def test_anything_but_a_checkpoint_is_refused(capsys, made, tmp_path, command):
         assert error.startswith("error: ") and message in error
 
 
-def test_the_default_is_the_newest_model_of_the_working_folder(capsys, made, monkeypatch, tmp_path):
+def test_the_default_is_the_model_of_the_newest_complete_run(capsys, made, monkeypatch, tmp_path):
     monkeypatch.setenv("PIPELINE_WORK", str(made["work"]))
+    metrics = made["work"] / "report" / "metrics.json"
+    metrics.parent.mkdir()
+    metrics.write_text('{"train": {"model": "models/f00d/model.h5"}}')
+    # Another night's, newer, and not that of the newest complete run.
+    (made["work"] / "models" / "bad").mkdir()
+    (made["work"] / "models" / "bad" / "model.h5").write_bytes(b"")
+    for command in (["score", made["text"]], ["sample", "--count", "0"], ["info"]):
+        code, _, error = call(capsys, *command)
+        assert (code, error) == (0, f"model: {made['model']}\n")
+    metrics.write_text('{"train": {"model": "models/none/model.h5"}}')
     code, _, error = call(capsys, "score", made["text"])
-    assert (code, error) == (0, f"model: {made['model']}\n")
+    assert code == 1 and "is gone" in error and "--model" in error
     monkeypatch.setenv("PIPELINE_WORK", str(tmp_path))
     code, _, error = call(capsys, "score", made["text"])
-    assert code == 1 and "no finished model" in error and "--model" in error
-
-
-def test_score_works_in_a_pipe_and_ends_quietly_when_the_reader_goes(made, tmp_path):
-    command = [sys.executable, "-m", "model", "score", "--model", made["model"]]
-    environment = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0"}
-    done = subprocess.run([*command, "--words"], input="the café\n".encode(), env=environment,
-                          capture_output=True, check=True)
-    assert "\tcafé\t" in done.stdout.decode()
-    (tmp_path / "long").write_bytes(b"the lamp\n" * 10000)
-    with open(tmp_path / "long", "rb") as text, subprocess.Popen(
-            [*command, "-"], stdin=text, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-            env=environment) as process:
-        process.stdout.close()
-        assert said(process.stderr.read().decode()) == ""
-    assert process.returncode == 141
-
-
-def samples(capsys, made, *flags):
-    code, output, error = call(capsys, "sample", "--model", made["model"], *flags)
-    assert code == 0
-    return output.splitlines(), error
-
-
-def test_a_seed_gives_the_same_sentences_whatever_their_number(capsys, made):
-    some, _ = samples(capsys, made, "--count", "5", "--seed", "1")
-    more, _ = samples(capsys, made, "--count", "70", "--seed", "1")
-    other, _ = samples(capsys, made, "--count", "5", "--seed", "2")
-    assert len(some) == 5 and more[:5] == some and other != some
-    assert samples(capsys, made, "--count", "0")[0] == []
-    known = {*made["vocabulary"].words} - {"<unk>", "<s>", "</s>"}
-    assert {word for line in more for word in line.split()} <= known
-
-
-def test_first_words_are_drawn_as_often_as_they_are_likely(capsys, made):
-    vocabulary = made["vocabulary"]
-    probabilities = np.exp([reference(made, [word])[0] for word in vocabulary.words])
-    probabilities[[vocabulary.start, vocabulary.unknown]] = 0
-    for temperature in (1.0, 0.5):
-        expected = probabilities ** (1 / temperature)
-        expected /= expected.sum()
-        drawn, _ = samples(capsys, made, "--count", "1000", "--seed", "5",
-                           "--temperature", str(temperature))
-        firsts = [(line.split() or ["</s>"])[0] for line in drawn]
-        found = np.array([firsts.count(word) for word in vocabulary.words]) / 1000
-        np.testing.assert_allclose(found, expected, atol=4 * math.sqrt(0.25 / 1000))
-
-
-def test_temperature_0_takes_the_likeliest_word_after_the_prefix(capsys, made):
-    vocabulary = made["vocabulary"]
-    (first, second), error = samples(capsys, made, "--count", "2", "--temperature", "0",
-                                     "--prefix", " The zebra")
-    assert first == second and first.startswith("the zebra")
-    assert error == "outside the vocabulary, so <unk> to the model: zebra\n"
-    words = ["the", "zebra"]
-    for _ in range(3):
-        likely = max((word for word in vocabulary.words if word not in ("<s>", "<unk>")),
-                     key=lambda word: reference(made, [*words, word])[len(words)])
-        if likely == "</s>":
-            break
-        words.append(likely)
-    assert first.split()[:len(words)] == words
-
-
-def test_info_tells_what_a_checkpoint_and_a_shard_hold(capsys, made):
-    code, output, _ = call(capsys, "info", made["model"])
-    assert code == 0
-    for line in ("kind: checkpoint", "  num_units: 7", "  size: 14", "  lowercase: True",
-                 "trained on (fingerprint): 0123", "  update 3: 9.5", "    model: cafe",
-                 "  softmax.W: 7 x 14 float32"):
-        assert line in output.splitlines()
-    code, output, _ = call(capsys, "info", made["shard"])
-    tokens = sum(len(line.split()) + 1 for line in LINES)
-    for line in ("kind: shard", f"one-hot matrix: {tokens} x 14", f"sentences: {len(LINES)}",
-                 f"vocabulary digest: {made['vocabulary'].digest}"):
-        assert line in output.splitlines()
-
-
-def test_info_refuses_other_files(capsys, made, tmp_path):
-    for path, message in ((made["text"], "no shard and no checkpoint"),
-                          (made["shard"].parent / "tokens0.h5", "neither a shard nor"),
-                          (tmp_path / "none", "No such file")):
-        code, output, error = call(capsys, "info", path)
-        assert (code, output, error.count("\n")) == (1, "", 1) and message in error
+    assert code == 1 and "no complete run" in error and "--model" in error

@@ -11,7 +11,7 @@ import time
 import numpy as np
 import pytest
 
-from model.evaluation import evaluate
+from model.evaluation import evaluate, headline
 from model.shards import ShardReader
 from pipeline import report
 from pipeline.plots import Plots
@@ -58,6 +58,7 @@ def make_sources(tmp_path, make_shards):
         details = evaluate(lambda x, y: table[x, y], reader, vocabulary).details(vocabulary)
         figures = {key: value for key, value in details.items() if not isinstance(
             value, (dict, list))}
+        figures["sentences_also_in_training"] = {"count": 2, "share": 0.25}
         (folder / "log.jsonl").write_text(log_lines() if log is None else log)
         (folder / "set_aside.tsv").write_text(
             "file\tline\toffset\treason\traw\n"
@@ -73,11 +74,12 @@ def make_sources(tmp_path, make_shards):
             vocabulary=vocabulary, types_counts=count_types([read_types(folder / "tokens0.h5")]),
             step_counts={side: reader.step_counts for side in ("train", "valid", "test")},
             log=folder / "log.jsonl",
-            metrics={"test": figures, "valid": figures, "vocabulary": {"size": len(vocabulary)},
+            metrics={"test": figures, "valid": figures, "headline": headline(vocabulary),
+                     "vocabulary": {"size": len(vocabulary), "words_not_in_training": 0},
                      "baselines": {name: {"smoothing": 0.1, "test": 9.5, "valid": 9.25}
                                    for name in ("unigram", "bigram")},
                      "train": {"tokens_per_second": 95.4, "updates": 40, "tokens": 4000,
-                               "epochs": 1, "seconds": 120.0}},
+                               "epochs": 1, "seconds": 120.0, "started_from": None}},
             evaluation={"sets": {"test": details, "valid": details},
                         "samples": ["the lamp burns", ""]},
             receipts=[receipt("tokens", str(n), {"format": 1, "part": digest[n:] + digest[:n],
@@ -131,7 +133,8 @@ def test_the_report_says_all_and_needs_no_network(tmp_path, make_sources):
     assert all(reference in local or reference.startswith("#") for reference in page.references)
     assert not re.search(r"url\((?!#)|@import|<script|<link[^>]*stylesheet", page.source)
     for text in ("words in the sentence", "training tokens covered (%)", "tokens per second",
-                 "learning rate", "rate halved", "time (minutes)", "(an empty sentence)"):
+                 "learning rate", "rate halved", "time (minutes)", "(an empty sentence)",
+                 "Sentences that also occur in training 2 (25"):
         assert text in page.words()
 
 
@@ -153,6 +156,29 @@ def test_the_same_sources_give_the_same_bytes(tmp_path, make_sources, monkeypatc
     for path in (tmp_path / "one").rglob("*.*"):
         other = tmp_path / "two" / path.relative_to(tmp_path / "one")
         assert path.read_bytes() == other.read_bytes()
+
+
+def test_the_report_says_that_training_has_no_unknown_word(tmp_path, make_sources):
+    never = "<unk> never occurs in training"
+    write_report(make_sources(), tmp_path / "with.html")
+    assert never not in " ".join(Page(tmp_path / "with.html").text)
+    sources = make_sources(size=2000)
+    for side in ("test", "valid"):
+        sources.metrics[side] |= {"perplexity": 304.25, "perplexity_without_unk": 2.75}
+    write_report(sources, tmp_path / "without.html")
+    page = Page(tmp_path / "without.html")
+    text = " ".join(" ".join(page.text).split())
+    assert never in text and "2.75 test perplexity without <unk>" in text
+    assert "Bigram baseline without <unk>" in text
+    assert text.index("Perplexity without <unk> 2.75") < text.index("Perplexity 304.25")
+    assert "<title>Language model: test perplexity 2.75</title>" in page.source
+
+
+def test_the_report_counts_the_words_of_a_list_that_do_not_occur(tmp_path, make_sources):
+    sources = make_sources()
+    sources.metrics["vocabulary"]["words_not_in_training"] = 1234
+    write_report(sources, tmp_path / "index.html")
+    assert "1,234 of the words of its list" in " ".join(Page(tmp_path / "index.html").text)
 
 
 def test_a_tiny_corpus_has_a_report_too(tmp_path, make_sources):
@@ -208,9 +234,9 @@ def test_the_parts_of_a_stage_are_one_row():
 
 def test_a_model_tells_whose_weights_it_began_with():
     model = receipt("models", "model", {"format": 1, "training shards": ["0" * 24]})
-    model["notes"]["previous"] = "0123abcd" * 8
+    model["ingredients"]["started_from"] = "0123abcd" * 8
     row, = provenance([model])
-    assert row["made_from"] == ["training shards (1)", "weights of model 0123abcd"]
+    assert row["made_from"] == ["training shards (1)", "started_from 0123abcd"]
 
 
 def test_a_few_very_long_sentences_leave_room_for_the_others():
