@@ -44,6 +44,7 @@ class download(luigi.Config):
     """Section [download]."""
 
     size = luigi.IntParameter()
+    max_bytes = luigi.IntParameter()
     sha256 = luigi.Parameter()
 
 
