@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import fcntl
-import io
+import html
 import json
 import logging
 import os
 import signal
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from model.files import UserError, sweep_temporaries
+from model.terminal import guard_output
+
+if TYPE_CHECKING:
+    from pipeline.gc import Model
+
+# As often a run that has lost the daemon's ear makes itself heard again.
+_MOST_NEW_BEGINNINGS = 10
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -26,8 +33,6 @@ def main(arguments: list[str] | None = None) -> int:
     # Luigi would ask a proxy for the daemon.
     for name in ("no_proxy", "NO_PROXY"):
         os.environ[name] = ",".join(filter(None, [os.environ.get(name), "127.0.0.1"]))
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # file names need not be text
     try:
         if getattr(options, "profile", None):
             _use_profile(options.profile)
@@ -47,7 +52,7 @@ def _parser() -> argparse.ArgumentParser:
         ("run", run_command, "run the whole job; only what has changed is done again"),
         ("why", why_command, "say what a run would do again, and why"),
         ("report", report_command, "make the report again"),
-        ("gc", gc_command, "list the artifacts that nothing refers to any more; remove them"),
+        ("gc", gc_command, "list the artifacts that nothing refers to any more, or remove them"),
         ("status", status_command, "show what each task is doing"),
         ("daemon", daemon_command, "start the Luigi daemon"),
         ("stop", stop_command, "stop the Luigi daemon"),
@@ -60,6 +65,10 @@ def _parser() -> argparse.ArgumentParser:
             command.add_argument("--valid", help="sentences to validate with")
             command.add_argument("--test", help="sentences to test with")
             command.add_argument("--profile", help="named settings of network and training")
+        if name == "gc":
+            command.add_argument("--remove", action="store_true", help="remove what is listed")
+            command.add_argument("--models", nargs="+", default=[], metavar="NAME",
+                                 help="also these models that are not in use, or all of them")
         if name == "run":
             command.add_argument("--scheduler", choices=("daemon", "local"))
             command.add_argument("--workers", type=int, help="processes side by side")
@@ -81,9 +90,8 @@ def _use_profile(name: str) -> None:
 
 def run_command(options: argparse.Namespace) -> int:
     """``run``: through Luigi, with one clear line for each task that runs."""
-    from luigi.retcodes import run_with_retcodes
-
     from pipeline import daemon, settings
+    from pipeline.working_folder import only_one_run, writing
 
     work = Path(settings.work_folder())
     scheduler = options.scheduler or settings.run().scheduler
@@ -91,11 +99,11 @@ def run_command(options: argparse.Namespace) -> int:
     if workers < 1:
         raise UserError(f"{workers} workers: there must be one at least")
     port = settings.run().port
-    with _only_one_run(work):
+    with only_one_run(work):
         keep_interrupts()
         for path in sweep_temporaries(work):
             print(f"removed {path}, left by a run that was killed", file=sys.stderr)
-        with _writing(work):
+        with writing(work):
             _log_to(work / "log" / "run.log")
         # Luigi's own lock is one for all working folders and users; ours is held already.
         arguments = ["WriteReport", "--working-folder", str(work), "--workers", str(workers),
@@ -107,11 +115,17 @@ def run_command(options: argparse.Namespace) -> int:
                 daemon.give_up_dead_tasks(work, port)
             arguments += ["--scheduler-host", daemon.ADDRESS, "--scheduler-port", str(port)]
             print(f"Luigi shows the tasks at {daemon.url(port)}", file=sys.stderr)
-        code = 0
-        try:
-            run_with_retcodes(arguments)
-        except SystemExit as exit:
-            code = int(exit.code or 0)
+            _refuse_pause(port)
+        code = _luigi(arguments)
+        for _ in range(_MOST_NEW_BEGINNINGS):
+            if scheduler == "local" or code not in _without_a_task():
+                break
+            _refuse_pause(port)
+            print("the daemon gives this run no more tasks: it has taken it for dead, as after a "
+                  "suspension, or was started anew; going on", file=sys.stderr)
+            time.sleep(1)
+            daemon.give_up_dead_tasks(work, port)
+            code = _luigi(arguments)
         if code:
             print(f"The run failed (exit code {code}); its full log: {work}/log/run.log",
                   file=sys.stderr)
@@ -121,6 +135,39 @@ def run_command(options: argparse.Namespace) -> int:
     print(f"All figures: {work}/report/metrics.json")
     print(f"The report: {work}/report/index.html")
     return 0
+
+
+def _luigi(arguments: list[str]) -> int:
+    """Run Luigi; returns its exit code."""
+    import luigi.rpc
+    from luigi.retcodes import run_with_retcodes
+
+    from pipeline import daemon
+
+    luigi.rpc.RemoteScheduler = daemon.Client  # type: ignore[misc]
+    try:
+        run_with_retcodes(arguments)
+    except SystemExit as exit:
+        return int(exit.code or 0)
+    return 0
+
+
+def _without_a_task() -> tuple[int, int]:
+    """The exit codes of a run that the daemon gave no more tasks."""
+    from luigi.retcodes import retcode
+
+    return retcode().already_running, retcode().not_run
+
+
+def _refuse_pause(port: int) -> None:
+    """Raises UserError while the daemon gives out no tasks because somebody told it so."""
+    from pipeline import daemon
+
+    if daemon.is_paused(port):
+        raise UserError(
+            f"the scheduler is paused, as by the button at {daemon.url(port)}: press it again, or "
+            f"call `curl {daemon.url(port)}/api/unpause`, and run again; or run with "
+            "SCHEDULER=local")
 
 
 def why_command(options: argparse.Namespace) -> int:
@@ -143,9 +190,11 @@ def report_command(options: argparse.Namespace) -> int:
     with _configured(options):
         from pipeline import settings
         from pipeline.tasks import report_of
+        from pipeline.working_folder import only_one_run
 
         work = Path(settings.work_folder())
-        with _only_one_run(work):
+        _must_exist(work)
+        with only_one_run(work):
             root = report_of(work)
             if not root.requires().complete():
                 raise UserError("there is nothing to report yet: the last run is not complete for "
@@ -158,51 +207,82 @@ def report_command(options: argparse.Namespace) -> int:
 def gc_command(options: argparse.Namespace) -> int:
     """``gc``: only after a complete run, so that what is in use is known."""
     with _configured(options):
-        from pipeline import settings
-        from pipeline.gc import remove, unreferenced
+        from pipeline import gc, settings
         from pipeline.tasks import report_of
+        from pipeline.working_folder import only_one_run
 
         work = Path(settings.work_folder())
-        with _only_one_run(work):
+        _must_exist(work)
+        with only_one_run(work):
             root = report_of(work)
             if not root.complete():
                 raise UserError("the last run is not complete for this corpus and these "
                                 "settings, so what is still needed is unknown; run first")
-            paths = unreferenced(work, root)
-            for path, size in paths:
-                print(f"{size:>14,}  {path}")
-            remove(path for path, _ in paths)
-            print(f"removed {len(paths)} files, {sum(size for _, size in paths):,} bytes")
+            used, found = gc.in_use(root), gc.models(work)
+            named = gc.named_models(found, options.models, used)
+            paths = [*gc.unneeded_files(work, root),
+                     *(path for model in named for path in model.files)]
+            size = sum(path.stat().st_size for path in paths)
+            for path in paths:
+                print(f"{path.stat().st_size:>14,}  {path}")
+            if options.remove:
+                gc.remove(paths)
+                print(f"removed {len(paths)} files, {size:,} bytes")
+            else:
+                print(f"{len(paths)} files, {size:,} bytes, are needed no more; they are removed "
+                      "by: make gc REMOVE=yes (gc --remove)")
+            kept = [model for model in found if model not in named and model.folder != used]
+            if kept:
+                print("models that this corpus and these settings do not use, kept until they are "
+                      "named: MODELS=NAME or MODELS=all (--models)")
+            for model in kept:
+                print(_model_line(model))
     return 0
+
+
+def _model_line(model: Model) -> str:
+    """A model that could be removed: bytes, name, when it was finished, and its size."""
+    size = sum(path.stat().st_size for path in model.files)
+    when = "training not ended" if model.receipt is None else time.strftime(
+        "%Y-%m-%d %H:%M", time.localtime(model.receipt["finished"]))
+    return f"{size:>14,}  {model.folder.name}  {when}, {model.network.get('num_units')} units"
+
+
+def _must_exist(work: Path) -> None:
+    if not work.is_dir():
+        raise UserError(f"there is no working folder {work}; run first")
 
 
 def status_command(options: argparse.Namespace) -> int:
     """``status``: what the daemon knows of each task, as the visualiser shows it."""
-    from luigi.rpc import RemoteScheduler
-
     from pipeline import daemon, settings
 
     port = settings.run().port
     if not daemon.answers(port):
         print(f"no daemon answers on {daemon.url(port)}")
         return 0
-    scheduler: Any = RemoteScheduler(daemon.url(port))
     states = ("DONE", "RUNNING", "PENDING", "FAILED", "DISABLED", "UNKNOWN")
-    found = {status: scheduler.task_list(status, "", limit=False) for status in states}
-    if not any(found.values()):
-        print("the daemon knows of no tasks; it forgets them ten minutes after a run")
-    for status, tasks in found.items():
-        for task_id, task in sorted(tasks.items(), key=lambda item: item[1]["last_updated"]):
-            folder = task["params"].get("working_folder", settings.work_folder())
-            name = " ".join([task["name"], *filter(None, [task["params"].get("part")]),
-                             *([f"in {folder}"] if folder != settings.work_folder() else [])])
-            progress = task.get("progress_percentage")
-            share = "" if progress is None else f"{progress:5.1f} %"
-            message = task.get("status_message") or ""
-            if status == "FAILED":
-                message = _last_line(scheduler.fetch_error(task_id)["error"])
-            link = task.get("tracking_url") or ""
-            print("  ".join(filter(None, [f"{status.lower():9} {share:7} {name}", message, link])))
+    lines = []
+    with daemon.talking_to(port) as client:
+        for status in states:
+            tasks = client.task_list(status, "", limit=False)
+            for task_id, task in sorted(tasks.items(), key=lambda item: item[1]["last_updated"]):
+                folder = task["params"].get("working_folder", settings.work_folder())
+                name = " ".join([task["name"], *filter(None, [task["params"].get("part")]),
+                                 *([f"in {folder}"] if folder != settings.work_folder() else [])])
+                progress = task.get("progress_percentage")
+                share = "" if progress is None else f"{progress:5.1f} %"
+                message = html.unescape(task.get("status_message") or "")
+                if status == "FAILED":
+                    message = _last_line(client.fetch_error(task_id)["error"])
+                link = task.get("tracking_url") or ""
+                lines.append("  ".join(filter(
+                    None, [f"{status.lower():9} {share:7} {name}", message, link])))
+    if daemon.is_paused(port):
+        print(f"the scheduler is paused; to go on: the button at {daemon.url(port)}, or "
+              f"curl {daemon.url(port)}/api/unpause")
+    for line in lines or ["the daemon knows of no tasks; it forgets them ten minutes after a run"]:
+        print(line)
     return 0
 
 
@@ -217,9 +297,11 @@ def _last_line(error: str) -> str:
 def daemon_command(options: argparse.Namespace) -> int:
     """``daemon``: start it."""
     from pipeline import daemon, settings
+    from pipeline.working_folder import claim
 
-    port = settings.run().port
-    started = daemon.start(Path(settings.work_folder()), port)
+    work, port = Path(settings.work_folder()), settings.run().port
+    claim(work)
+    started = daemon.start(work, port)
     print(f"luigid {'listens' if started else 'was listening already'} at {daemon.url(port)}")
     return 0
 
@@ -265,35 +347,6 @@ def keep_interrupts() -> None:
     sys.unraisablehook = again
 
 
-@contextlib.contextmanager
-def _only_one_run(work: Path) -> Iterator[None]:
-    """Hold the working folder's lock; wait, and say so, while another run holds it."""
-    with _writing(work):
-        work.mkdir(parents=True, exist_ok=True)
-        lock = open(work / ".lock", "a+")  # noqa: SIM115
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            lock.seek(0)
-            print(f"another run (process {lock.read().strip()}) is at work in {work}; waiting "
-                  "until it ends", file=sys.stderr)
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        with _writing(work):
-            lock.truncate(0)
-            lock.write(f"{os.getpid()}\n")
-            lock.flush()
-        yield
-
-
-@contextlib.contextmanager
-def _writing(work: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise UserError(f"cannot write in the working folder {work}: {error}") from error
-
-
 class _Brief(logging.Formatter):
     """For the terminal: an error that explains itself needs no traceback."""
 
@@ -301,6 +354,9 @@ class _Brief(logging.Formatter):
         error = record.exc_info[1] if record.exc_info else None
         if isinstance(error, UserError):
             return f"error: {error}"
+        if type(error).__name__ == "RPCError":  # Luigi is imported late
+            return (f"error: luigid, the daemon that gives out the tasks, is lost: {error}. It was "
+                    "ended, or another program has taken its port. The next run goes on from here")
         return super().format(record)
 
 
@@ -330,17 +386,22 @@ def _log_to(path: Path) -> None:
 
 def _table(metrics: dict) -> str:
     """The result as a short table."""
+    perplexities = [("perplexity", "perplexity", "{:,.2f}"),
+                    ("perplexity without <unk>", "perplexity_without_unk", "{:,.2f}")]
+    without_unknown = metrics["headline"] == "perplexity_without_unk"
+    if without_unknown:
+        perplexities.reverse()
     rows = [("", "test", "validation"),
             *((label, *(_figure(form, metrics[side][key]) for side in ("test", "valid")))
               for label, key, form in (
-                  ("perplexity", "perplexity", "{:,.2f}"),
-                  ("perplexity without <unk>", "perplexity_without_unk", "{:,.2f}"),
+                  *perplexities,
                   ("out-of-vocabulary rate", "oov_rate", "{:.2%}"),
                   ("out-of-vocabulary words", "oov_count", "{:,}"),
                   ("tokens, </s> included", "tokens", "{:,}"),
                   ("sentences", "sentences", "{:,}"))),
-            *((f"{name} perplexity", *(_figure("{:,.2f}", metrics["baselines"][name][side])
-                                       for side in ("test", "valid")))
+            *((f"{name} {'without <unk>' if without_unknown else 'perplexity'}",
+               *(_figure("{:,.2f}", metrics["baselines"][name][side])
+                 for side in ("test", "valid")))
               for name in ("bigram", "unigram"))]
     repeated = [metrics[side]["sentences_also_in_training"] for side in ("test", "valid")]
     if any(each["count"] for each in repeated):
@@ -355,6 +416,8 @@ def _table(metrics: dict) -> str:
                  f"started from the weights of model {parent['model'][:8]}, of "
                  f"{parent['updates']:,} updates and a validation perplexity of "
                  f"{_figure('{:,.2f}', parent['best_perplexity'])} on its own validation text")
+    if without_unknown:
+        lines.append("<unk> never occurs in training: only figures without it mean something")
     return "\n".join(lines)
 
 
@@ -363,4 +426,6 @@ def _figure(form: str, value: float | None) -> str:
 
 
 if __name__ == "__main__":
+    # What a run is for lies in the working folder.
+    guard_output(needed=False)
     sys.exit(main())

@@ -23,7 +23,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from model.files import DamagedFile, UserError, printable, publish
+from model.files import DamagedFile, UserError, publish
+from model.terminal import one_line
 from model.text_files import read_text
 from model.tokenization import clean
 from pipeline.artifacts import DIGEST_DIGITS
@@ -470,7 +471,7 @@ def split_corpus(
                             keep(side, part)
             file_counts[file] = {
                 "side": file.side,
-                "path": printable(str(file.path)),
+                "path": one_line(str(file.path)),
                 "sentences": counts["sentences"] - before["sentences"],
                 "bytes": counts["bytes"] - before["bytes"],
             }
@@ -625,7 +626,7 @@ def _set_aside(path: Path) -> Iterator[Callable[[BadLine], None]]:
 
         def write(bad: BadLine) -> None:
             raw = repr(bad.raw)[2:-1]
-            table.write(f"{printable(str(bad.file))}\t{bad.line}\t{bad.offset}\t{bad.reason}\t{raw}\n")
+            table.write(f"{one_line(str(bad.file))}\t{bad.line}\t{bad.offset}\t{bad.reason}\t{raw}\n")
 
         yield write
 

@@ -9,9 +9,9 @@ that came of it are still right.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import functools
 import hashlib
+import html
 import json
 import logging
 import math
@@ -32,12 +32,14 @@ from luigi.parameter import ParameterVisibility
 
 from model.files import DamagedFile, UserError, publish, to_json
 from model.lineage import HELD_OUT
-from model.vocabulary import Vocabulary, read_vocabulary, write_vocabulary
+from model.processes import end_with_parent
+from model.vocabulary import SPECIALS, Vocabulary, read_vocabulary, write_vocabulary
 from pipeline import settings
 from pipeline.artifacts import (
     DIGEST_DIGITS,
     Artifact,
     DigestCache,
+    by_age,
     digest_file,
     fingerprint,
     receipts,
@@ -46,7 +48,7 @@ from pipeline.corpus import part_file, sentences_also_in_training, split_corpus
 from pipeline.corpus_files import SIDES, Corpus, find_corpus
 from pipeline.download import download, unpack
 from pipeline.kjv import extract_kjv
-from pipeline.model_process import run_model_command
+from pipeline.model_process import how_it_ended, run_model_command
 from pipeline.parents import Splits, Training, wanted_training
 from pipeline.report import Sources, write_report
 from pipeline.tokens import Types, read_types, write_tokens
@@ -55,7 +57,9 @@ from pipeline.vocabulary import build_vocabulary, count_types
 
 logger = logging.getLogger("pipeline")
 
-_SET_PARENT_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of Linux's prctl
+# In seconds: after this, as when the machine was suspended, the daemon may have taken the task
+# for dead.
+_LONG_SILENCE = 30
 
 # To be raised when the code of a stage makes other bytes from the same ingredients.
 _FORMATS = {"download": 1, "corpus": 3, "tokens": 4, "vocabulary": 2, "shards": 3, "model": 3,
@@ -77,9 +81,13 @@ class Shown(luigi.Task):
 
     def say(self, status: str, share: float | None = None) -> None:
         """Show a line, and the share that is done, in the Luigi visualiser."""
+        silent, self._spoke = time.time() - self._spoke, time.time()
+        if silent > _LONG_SILENCE:
+            self.link(self._url)  # which also tells the daemon that the task runs
         try:
             if self.set_status_message is not None:
-                self.set_status_message(status)
+                # The visualiser takes it for HTML.
+                self.set_status_message(html.escape(status, quote=False))
             if self.set_progress_percentage is not None and share is not None:
                 self.set_progress_percentage(round(100 * share, 1))
         except luigi.rpc.RPCError:
@@ -87,8 +95,9 @@ class Shown(luigi.Task):
             # would hold it up.
             self.set_status_message = self.set_progress_percentage = None
 
-    def link(self, url: str) -> None:
+    def link(self, url: str | None) -> None:
         """Show a link in the Luigi visualiser."""
+        self._url = url
         if self.set_tracking_url is not None:
             with contextlib.suppress(luigi.rpc.RPCError):
                 self.set_tracking_url(url)
@@ -102,7 +111,10 @@ class Shown(luigi.Task):
     # Luigi sets these while a task runs.
     set_status_message: Callable[[str], None] | None = None
     set_progress_percentage: Callable[[float], None] | None = None
-    set_tracking_url: Callable[[str], None] | None = None
+    set_tracking_url: Callable[[str | None], None] | None = None
+
+    _url: str | None = None
+    _spoke = math.inf
 
 
 class Stage(Shown):
@@ -202,17 +214,25 @@ class Stage(Shown):
         self.say(f"made in {seconds:,.1f} s", 1.0)
 
 
-@Stage.event_handler(luigi.Event.START)
-def _end_with_worker(_: Stage) -> None:
+@Shown.event_handler(luigi.Event.START)
+def _end_with_worker(_: Shown) -> None:
     """Let Linux kill a task's process when the worker that forked it is gone.
 
     It would go on for as long as the task takes, and the next run would wait for it.
     """
     worker = multiprocessing.parent_process()
-    if worker is not None:
-        ctypes.CDLL(None).prctl(_SET_PARENT_DEATH_SIGNAL, signal.SIGKILL)
-        if os.getppid() != worker.pid:  # gone before this could be asked for
-            os.kill(os.getpid(), signal.SIGKILL)
+    if worker is not None and worker.pid is not None:
+        end_with_parent(worker.pid, signal.SIGKILL)
+
+
+@Shown.event_handler(luigi.Event.PROCESS_FAILURE)
+def _tell_how_it_ended(task: Shown, message: str) -> None:
+    """Say why a task failed whose process was killed and could not say it.
+
+    Luigi gives a text, at the end of which stands the exit code.
+    """
+    logger.error("error: %s: its process %s", task.task_family,
+                 how_it_ended(int(message.rpartition(" ")[2])))
 
 
 def _is_complete(task: luigi.Task, known: dict[str, bool]) -> bool:
@@ -420,8 +440,13 @@ class SplitCorpus(Stage):
 
     def set_aside_file(self, artifact: Artifact | None) -> Path:
         """Where bad lines are set aside, if there are any."""
-        name = "unknown" if artifact is None else artifact.path.stem
-        return self.folder / "corpus" / f"{name}.set_aside.tsv"
+        manifest = self.folder / "corpus" / "unknown.json" if artifact is None else artifact.path
+        return self.set_aside_beside(manifest)
+
+    @staticmethod
+    def set_aside_beside(manifest: Path) -> Path:
+        """Where the bad lines lie of the corpus that a manifest describes."""
+        return manifest.with_suffix(".set_aside.tsv")
 
     def part_file(self, digest: str) -> Path:
         """Where a part's text lies."""
@@ -443,7 +468,7 @@ class SplitCorpus(Stage):
 
 def _newest(work: Path, stage: str, fits: Callable[[dict], bool]) -> Path | None:
     """The artifact of a stage that was finished last, is whole, and whose ingredients fit."""
-    for receipt in sorted(receipts(work, stage), key=lambda r: r["finished"], reverse=True):
+    for receipt in sorted(receipts(work, stage), key=by_age, reverse=True):
         artifact = Artifact(work, stage, receipt["name"], work / receipt["path"],
                             receipt["ingredients"])
         if fits(artifact.ingredients) and artifact.is_whole():
@@ -562,6 +587,9 @@ class TokenizePart(PartStage):
                      **settings.values(settings.tokens))
 
 
+_ABSENT_NAMED = 3
+
+
 class BuildVocabulary(Stage):
     """Stage 3: the most frequent words of the training side."""
 
@@ -590,7 +618,7 @@ class BuildVocabulary(Stage):
         path = self.folder / "vocabulary" / f"{fingerprint(ingredients)}.tsv"
         return Artifact(self.folder, "vocabulary", "vocabulary", path, ingredients)
 
-    def make(self, artifact: Artifact) -> None:
+    def make(self, artifact: Artifact) -> dict:
         section = settings.values(settings.vocabulary)
         word_list = section.pop("word_list")
         say = _throttled(self.say)
@@ -598,8 +626,14 @@ class BuildVocabulary(Stage):
         self.say("choosing the words", 0.9)
         vocabulary = build_vocabulary(types, self.requires().manifest().sentences("train"),
                                       word_list=_existing(word_list) if word_list else None,
-                                      **section)
+                                      **settings.values(settings.tokens), **section)
         write_vocabulary(vocabulary, artifact.path)
+        if absent := vocabulary.absent:
+            logger.info("%s: %s of the %s words of %s do not occur in training, as %s",
+                        self.task_family, f"{len(absent):,}",
+                        f"{len(vocabulary) - len(SPECIALS):,}", word_list,
+                        ", ".join(absent[:_ABSENT_NAMED]))
+        return {"words_not_in_training": len(absent)}
 
     def types(self, progress: Callable[[float], None] = lambda share: None) -> Iterator[Types]:
         """The words of each training part, once these are complete."""
@@ -821,6 +855,7 @@ class EvaluatePerplexity(Stage):
 
     def make(self, artifact: Artifact) -> dict:
         from model.checkpoint import read_checkpoint
+        from model.evaluation import headline
 
         model = self.requires()
         shards = model.requires()
@@ -843,9 +878,13 @@ class EvaluatePerplexity(Stage):
             count = sum(found.values())
             metrics[side]["sentences_also_in_training"] = {
                 "count": count, "share": count / corpus.manifest().sentences(side)}
+        vocabulary = shards.requires().vocabulary()
         metrics |= {
+            "headline": headline(vocabulary),
             "baselines": figures["baselines"],
-            "vocabulary": {"size": len(shards.requires().vocabulary().words)},
+            "vocabulary": {"size": len(vocabulary),
+                           "unknown_in_training": vocabulary.counts[vocabulary.unknown],
+                           "words_not_in_training": len(vocabulary.absent)},
             "corpus": corpus.manifest().content["counts"],
             "train": {"model": str(training.relative_to(self.folder)),
                       **training_figures(training.parent / "log.jsonl"),

@@ -1,5 +1,7 @@
 """Publishing is atomic, and a sealed file tells of any byte that differs."""
 
+import errno
+import fcntl
 import os
 import subprocess
 import sys
@@ -13,9 +15,9 @@ from model.files import (
     UserError,
     check_hdf5,
     open_hdf5,
-    printable,
     publish,
     sweep_temporaries,
+    try_lock,
     write_hdf5,
 )
 
@@ -48,16 +50,30 @@ def test_a_failed_write_is_an_error_that_names_the_file(tmp_path):
 
 
 def test_only_the_temporary_files_of_dead_processes_are_swept(tmp_path):
-    child = subprocess.Popen([sys.executable, "-c", ""])
+    child = subprocess.Popen([sys.executable, "-c", (
+        "import os, sys; from model.files import publish\n"
+        "with publish(sys.argv[1]) as temporary: temporary.touch(); os._exit(0)")]
+        + [str(tmp_path / "a" / "x")])
     child.wait()
-    dead = tmp_path / "a" / f".x.{child.pid}.tmp"
-    alive = tmp_path / f".x.{os.getppid()}.tmp"
-    other = tmp_path / "notes.tmp"
-    for path in (dead, alive, other):
-        path.parent.mkdir(exist_ok=True)
+    dead, = (tmp_path / "a").iterdir()
+    assert str(child.pid) in dead.name
+    alive = tmp_path / dead.name.replace(str(child.pid), str(os.getppid()))
+    # Other programs name their temporary files alike.
+    others = [tmp_path / "notes.tmp", tmp_path / f".x.{child.pid}.tmp"]
+    for path in (alive, *others):
         path.write_text("")
     assert sweep_temporaries(tmp_path) == [dead]
-    assert not dead.exists() and alive.exists() and other.exists()
+    assert not dead.exists() and all(path.exists() for path in (alive, *others))
+
+
+def test_without_locks_it_goes_on_with_a_warning(tmp_path, monkeypatch, capsys):
+    def no_locks(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    with open(tmp_path / "lock", "w") as file:
+        assert try_lock(file)
+    assert "has no locks" in capsys.readouterr().err
 
 
 def test_the_same_content_gives_the_same_bytes(tmp_path):
@@ -98,9 +114,3 @@ def test_a_file_of_another_kind_is_refused(tmp_path):
         pass
     with pytest.raises(FileNotFoundError), open_hdf5(tmp_path / "missing.h5"):
         pass
-
-
-def test_names_are_printed_on_one_line_whatever_they_are():
-    assert printable("café 東京 a\\b") == "café 東京 a\\b"
-    odd = "a\tb\n\r\x1b[31m\u202e\udcff"
-    assert printable(odd) == r"a\tb\n\r\x1b[31m\u202e\udcff"
