@@ -201,8 +201,9 @@ def test_a_bad_line_stops_the_run_with_its_place_or_is_set_aside(job):
     code, output = job.run("run", "--scheduler", "local")
     assert code == 30 and f"{job.train}, line 201, byte offset" in output
     job.set("corpus", on_bad_line="set_aside")
-    job.run_local()
+    output = job.run_local()
     (table,) = job.work.glob("corpus/*.set_aside.tsv")
+    assert f"1 of 321 lines were set aside: {table}" in output
     assert len(table.read_text().splitlines()) == 2
     assert job.metrics()["corpus"]["set_aside"] == 1
 
