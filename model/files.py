@@ -22,12 +22,6 @@ from typing import IO, Any, BinaryIO
 import h5py
 
 
-def printable(text: str) -> str:
-    r"""A text, such as a file's name, on one line and in valid Unicode: all else as in ``\n``."""
-    return "".join(character if character.isprintable() else ascii(character)[1:-1]
-                   for character in text)
-
-
 class UserError(Exception):
     """A failure explained to the person who runs the job; shown without a traceback."""
 

@@ -449,6 +449,12 @@ class SplitCorpus(Stage):
             **self.reading(),
         )
         _digests(self.folder).check_unchanged()
+        counts = manifest["counts"]
+        if counts["set_aside"]:
+            manifest["remarks"].append(f"{counts['set_aside']:,} of {counts['lines']:,} lines were "
+                                       f"set aside: {self.set_aside_file(artifact)}")
+        for remark in manifest["remarks"]:
+            logger.warning("%s: %s", self.task_family, remark)
         with publish(artifact.path) as temporary:
             temporary.write_text(json.dumps(manifest, indent=1))
         seconds = time.monotonic() - started
