@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from model.files import UserError, sweep_temporaries
+from model.files import BadInput, UserError, sweep_temporaries
 from pipeline import settings
 from pipeline.exit_codes import ExitCode
 
@@ -31,7 +31,7 @@ def main(arguments: list[str] | None = None) -> int:
         return options.function(options)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
-        return ExitCode.NOT_BEGUN
+        return ExitCode.BAD_INPUT if isinstance(error, BadInput) else ExitCode.NOT_BEGUN
     except KeyboardInterrupt:
         print("interrupted; the next run goes on", file=sys.stderr)
         return ExitCode.INTERRUPTED

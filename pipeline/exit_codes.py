@@ -35,7 +35,7 @@ class ExitCode(IntEnum):
     SCHEDULING_ERROR = 35, "what is to be done could not be determined; the message says why", True
     UNHANDLED_EXCEPTION = 40, "an error in the program", True
     BAD_INPUT = (
-        65, "a task failed because of what it was given: a corpus that is missing or has a bad "
+        65, "the job cannot use what it was given: a corpus that is missing or has a bad "
         "line, a word list, a rate with which the training diverges; the message says which and "
         "why", False)
     WRONG_SETTINGS = 78, "settings that cannot be used; each in a line, with file and line", False
