@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import fcntl
-import io
 import json
 import math
 import os
@@ -19,7 +17,17 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from tqdm import tqdm
 
-from model.files import BadInput, DamagedFile, UserError, publish, to_json
+from model.files import (
+    BadInput,
+    DamagedFile,
+    UserError,
+    publish,
+    to_json,
+    try_lock,
+    wait_for_lock,
+)
+from model.processes import end_with_parent
+from model.terminal import guard_output
 
 if TYPE_CHECKING:
     from model.checkpoint import Checkpoint
@@ -39,12 +47,11 @@ _CURRENT = ("the model of the newest complete run in the working folder, which t
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; returns the exit code."""
     options = _parser().parse_args(arguments)
+    if getattr(options, "with_parent", None) is not None:
+        # A training writes a checkpoint first; an evaluation has nothing to save.
+        end_with_parent(options.with_parent, signal.SIGTERM)
     if sys.stdout is None:
         sys.exit("error: standard output is closed")
-    # Whatever the locale: words are not only ASCII.
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(encoding="utf-8")
     try:
         options.function(options)
         sys.stdout.flush()
@@ -87,8 +94,8 @@ def _parser() -> argparse.ArgumentParser:
     ):
         command = commands.add_parser(name, help=text, description=function.__doc__)
         command.add_argument("job", type=Path, help="the job, a JSON file")
-        command.add_argument("--with-parent", action="store_true",
-                             help="stop when the process that started this one is gone")
+        command.add_argument("--with-parent", type=int, metavar="PID",
+                             help="stop when the process that started this one, PID, is gone")
         command.set_defaults(function=function)
 
     score = commands.add_parser(
@@ -175,7 +182,7 @@ def train_command(options: argparse.Namespace) -> None:
         previous=Path(content["previous"]) if content["previous"] else None,
     )
     with _only_one_in(job.folder):
-        train(job, should_stop=_stop_requests(options.with_parent), on_progress=_reporter())
+        train(job, should_stop=_stop_requests(), on_progress=_reporter())
 
 
 def evaluate_command(options: argparse.Namespace) -> None:
@@ -190,7 +197,7 @@ def evaluate_command(options: argparse.Namespace) -> None:
     content = json.loads(options.job.read_text())
     checkpoint = read_checkpoint(content["model"])
     vocabulary = checkpoint.vocabulary
-    report, should_stop = _reporter(), _stop_requests(options.with_parent)
+    report = _reporter()
     report(0.0, "compiling the network")
     network = load_network(checkpoint)
     log_probabilities = compile_log_probabilities(network)
@@ -199,8 +206,6 @@ def evaluate_command(options: argparse.Namespace) -> None:
     result: dict = {"sets": {}}
     for number, (name, reader) in enumerate(readers.items()):
         def progress(share: float, name: str = name, before: int = number) -> None:
-            if should_stop():
-                raise UserError("the evaluation was stopped")
             report(_SHARE_OF_SCORING * (before + share) / len(readers), f"scoring {name}")
 
         evaluation = evaluate(log_probabilities, reader, vocabulary, on_progress=progress)
@@ -216,8 +221,6 @@ def evaluate_command(options: argparse.Namespace) -> None:
     report((1 + _SHARE_OF_SCORING) / 2, "counting pairs for the baselines", at_once=True)
     bigrams = Bigrams.count([Path(p) for p in content["train_shards"]], vocabulary)
     result["baselines"] = baselines(bigrams, readers["valid"], readers, vocabulary)
-    if should_stop():
-        raise UserError("the evaluation was stopped")
     with publish(content["output"]) as temporary:
         temporary.write_text(to_json(result, indent=1))
 
@@ -330,23 +333,20 @@ def _only_one_in(folder: Path) -> Iterator[None]:
     """Hold the folder's lock; wait, and say so, while another process holds it."""
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / ".lock", "w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not try_lock(lock):
             print(f"another process is training in {folder}; waiting for it", file=sys.stderr)
-            fcntl.flock(lock, fcntl.LOCK_EX)
+            wait_for_lock(lock)
         yield
 
 
-def _stop_requests(with_parent: bool) -> Callable[[], bool]:
-    """A function that tells whether SIGTERM or SIGINT came, or the parent process has gone.
+def _stop_requests() -> Callable[[], bool]:
+    """A function that tells whether SIGTERM, SIGINT or SIGHUP came.
 
     Until it is called for the first time a signal ends the process at once: compiling can take a
     minute, and there is nothing to save yet.
     """
     received: list[int] = []
     asked = False
-    parent = os.getppid()
 
     def request(number: int, _: object) -> None:
         received.append(number)
@@ -354,13 +354,15 @@ def _stop_requests(with_parent: bool) -> Callable[[], bool]:
             _tell({"error": "stopped before it began"})
             sys.exit(128 + number)
 
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, request)
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        # nohup ignores a signal, which is meant for this process too.
+        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, request)
 
     def should_stop() -> bool:
         nonlocal asked
         asked = True
-        return bool(received) or (with_parent and os.getppid() != parent)
+        return bool(received)
 
     return should_stop
 
@@ -371,7 +373,7 @@ def _reporter() -> Callable[..., None]:
     Now and then only, but for the beginning, the end, and what is to be said `at_once`.
     """
     bar = tqdm(total=100, unit="%", bar_format="{percentage:5.1f}% |{bar:20}| {elapsed} {desc}",
-               disable=not sys.stderr.isatty())
+               file=sys.__stderr__, disable=not sys.stderr.isatty())
     last = 0.0
 
     def report(share: float, status: str, *, at_once: bool = False) -> None:
@@ -397,4 +399,5 @@ def _tell(report: dict) -> None:
 
 
 if __name__ == "__main__":
+    guard_output(needed=True)
     sys.exit(main())

@@ -4,19 +4,27 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import fcntl
+import html
 import json
 import logging
 import os
 import signal
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from model.files import BadInput, UserError, sweep_temporaries
+from model.terminal import guard_output
 from pipeline import settings
 from pipeline.exit_codes import ExitCode
+
+if TYPE_CHECKING:
+    from pipeline.gc import Model
+
+# As often a run that has lost the daemon's ear makes itself heard again.
+_MOST_NEW_BEGINNINGS = 10
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -63,7 +71,7 @@ def _parser() -> argparse.ArgumentParser:
         ("run", run_command, "run the whole job; only what has changed is done again"),
         ("why", why_command, "say what a run would do again, and why"),
         ("report", report_command, "make the report again"),
-        ("gc", gc_command, "list the artifacts that nothing refers to any more; remove them"),
+        ("gc", gc_command, "list the artifacts that nothing refers to any more, or remove them"),
         ("status", status_command, "show what each task is doing"),
         ("daemon", daemon_command, "start the Luigi daemon"),
         ("stop", stop_command, "stop the Luigi daemon"),
@@ -77,6 +85,10 @@ def _parser() -> argparse.ArgumentParser:
             command.add_argument("--test", help="sentences to test with")
             command.add_argument("--profile", choices=settings.profiles(),
                                  help="named settings of network and training")
+        if name == "gc":
+            command.add_argument("--remove", action="store_true", help="remove what is listed")
+            command.add_argument("--models", nargs="+", default=[], metavar="NAME",
+                                 help="also these models that are not in use, or all of them")
         if name == "run":
             in_file = settings.SETTINGS["run"]
             command.add_argument("--scheduler", choices=in_file["scheduler"].rule.choices)
@@ -87,20 +99,19 @@ def _parser() -> argparse.ArgumentParser:
 
 def run_command(options: argparse.Namespace) -> int:
     """``run``: through Luigi, with one clear line for each task that runs."""
-    from luigi.retcodes import run_with_retcodes
-
     from pipeline import daemon, tasks
+    from pipeline.working_folder import only_one_run, writing
 
     work = Path(settings.work_folder())
     section = settings.values(settings.run)
     scheduler = options.scheduler or section["scheduler"]
     workers = options.workers or section["workers"]
     port = section["port"]
-    with _only_one_run(work):
+    with only_one_run(work):
         keep_interrupts()
         for path in sweep_temporaries(work):
             print(f"removed {path}, left by a run that was killed", file=sys.stderr)
-        with _writing(work):
+        with writing(work):
             _log_to(work / "log" / "run.log")
         # Luigi's own lock is one for all working folders and users; ours is held already.
         arguments = ["WriteReport", "--working-folder", str(work), "--workers", str(workers),
@@ -112,11 +123,17 @@ def run_command(options: argparse.Namespace) -> int:
                 daemon.give_up_dead_tasks(work, port)
             arguments += ["--scheduler-host", daemon.ADDRESS, "--scheduler-port", str(port)]
             print(f"Luigi shows the tasks at {daemon.url(port)}", file=sys.stderr)
-        code = 0
-        try:
-            run_with_retcodes(arguments)
-        except SystemExit as exit:
-            code = int(exit.code or 0)
+            _refuse_pause(port)
+        code = _luigi(arguments)
+        for _ in range(_MOST_NEW_BEGINNINGS):
+            if scheduler == "local" or code not in (ExitCode.ALREADY_RUNNING, ExitCode.NOT_RUN):
+                break
+            _refuse_pause(port)
+            print("the daemon gives this run no more tasks: it has taken it for dead, as after a "
+                  "suspension, or was started anew; going on", file=sys.stderr)
+            time.sleep(1)
+            daemon.give_up_dead_tasks(work, port)
+            code = _luigi(arguments)
         if code == ExitCode.TASK_FAILED and tasks.only_bad_input():
             code = ExitCode.BAD_INPUT
         if code:
@@ -128,6 +145,32 @@ def run_command(options: argparse.Namespace) -> int:
     print(f"All figures: {work}/report/metrics.json")
     print(f"The report: {work}/report/index.html")
     return 0
+
+
+def _luigi(arguments: list[str]) -> int:
+    """Run Luigi; returns its exit code."""
+    import luigi.rpc
+    from luigi.retcodes import run_with_retcodes
+
+    from pipeline import daemon
+
+    luigi.rpc.RemoteScheduler = daemon.Client  # type: ignore[misc]
+    try:
+        run_with_retcodes(arguments)
+    except SystemExit as exit:
+        return int(exit.code or 0)
+    return 0
+
+
+def _refuse_pause(port: int) -> None:
+    """Raises UserError while the daemon gives out no tasks because somebody told it so."""
+    from pipeline import daemon
+
+    if daemon.is_paused(port):
+        raise UserError(
+            f"the scheduler is paused, as by the button at {daemon.url(port)}: press it again, or "
+            f"call `curl {daemon.url(port)}/api/unpause`, and run again; or run with "
+            "SCHEDULER=local")
 
 
 def why_command(options: argparse.Namespace) -> int:
@@ -148,9 +191,11 @@ def report_command(options: argparse.Namespace) -> int:
     """``report``: of what a complete run has left; nothing else is made."""
     with _configured(options):
         from pipeline.tasks import report_of
+        from pipeline.working_folder import only_one_run
 
         work = Path(settings.work_folder())
-        with _only_one_run(work):
+        _must_exist(work)
+        with only_one_run(work):
             root = report_of(work)
             if not root.requires().complete():
                 raise UserError("there is nothing to report yet: the last run is not complete for "
@@ -163,50 +208,82 @@ def report_command(options: argparse.Namespace) -> int:
 def gc_command(options: argparse.Namespace) -> int:
     """``gc``: only after a complete run, so that what is in use is known."""
     with _configured(options):
-        from pipeline.gc import remove, unreferenced
+        from pipeline import gc
         from pipeline.tasks import report_of
+        from pipeline.working_folder import only_one_run
 
         work = Path(settings.work_folder())
-        with _only_one_run(work):
+        _must_exist(work)
+        with only_one_run(work):
             root = report_of(work)
             if not root.complete():
                 raise UserError("the last run is not complete for this corpus and these "
                                 "settings, so what is still needed is unknown; run first")
-            paths = unreferenced(work, root)
-            for path, size in paths:
-                print(f"{size:>14,}  {path}")
-            remove(path for path, _ in paths)
-            print(f"removed {len(paths)} files, {sum(size for _, size in paths):,} bytes")
+            used, found = gc.in_use(root), gc.models(work)
+            named = gc.named_models(found, options.models, used)
+            paths = [*gc.unneeded_files(work, root),
+                     *(path for model in named for path in model.files)]
+            size = sum(path.stat().st_size for path in paths)
+            for path in paths:
+                print(f"{path.stat().st_size:>14,}  {path}")
+            if options.remove:
+                gc.remove(paths)
+                print(f"removed {len(paths)} files, {size:,} bytes")
+            else:
+                print(f"{len(paths)} files, {size:,} bytes, are needed no more; they are removed "
+                      "by: make gc REMOVE=yes (gc --remove)")
+            kept = [model for model in found if model not in named and model.folder != used]
+            if kept:
+                print("models that this corpus and these settings do not use, kept until they are "
+                      "named: MODELS=NAME or MODELS=all (--models)")
+            for model in kept:
+                print(_model_line(model))
     return 0
+
+
+def _model_line(model: Model) -> str:
+    """A model that could be removed: bytes, name, when it was finished, and its size."""
+    size = sum(path.stat().st_size for path in model.files)
+    when = "training not ended" if model.receipt is None else time.strftime(
+        "%Y-%m-%d %H:%M", time.localtime(model.receipt["finished"]))
+    return f"{size:>14,}  {model.folder.name}  {when}, {model.network.get('num_units')} units"
+
+
+def _must_exist(work: Path) -> None:
+    if not work.is_dir():
+        raise UserError(f"there is no working folder {work}; run first")
 
 
 def status_command(options: argparse.Namespace) -> int:
     """``status``: what the daemon knows of each task, as the visualiser shows it."""
-    from luigi.rpc import RemoteScheduler
-
     from pipeline import daemon
 
     port = settings.values(settings.run)["port"]
     if not daemon.answers(port):
         print(f"no daemon answers on {daemon.url(port)}")
         return 0
-    scheduler: Any = RemoteScheduler(daemon.url(port))
     states = ("DONE", "RUNNING", "PENDING", "FAILED", "DISABLED", "UNKNOWN")
-    found = {status: scheduler.task_list(status, "", limit=False) for status in states}
-    if not any(found.values()):
-        print("the daemon knows of no tasks; it forgets them ten minutes after a run")
-    for status, tasks in found.items():
-        for task_id, task in sorted(tasks.items(), key=lambda item: item[1]["last_updated"]):
-            folder = task["params"].get("working_folder", settings.work_folder())
-            name = " ".join([task["name"], *filter(None, [task["params"].get("part")]),
-                             *([f"in {folder}"] if folder != settings.work_folder() else [])])
-            progress = task.get("progress_percentage")
-            share = "" if progress is None else f"{progress:5.1f} %"
-            message = task.get("status_message") or ""
-            if status == "FAILED":
-                message = _last_line(scheduler.fetch_error(task_id)["error"])
-            link = task.get("tracking_url") or ""
-            print("  ".join(filter(None, [f"{status.lower():9} {share:7} {name}", message, link])))
+    lines = []
+    with daemon.talking_to(port) as client:
+        for status in states:
+            tasks = client.task_list(status, "", limit=False)
+            for task_id, task in sorted(tasks.items(), key=lambda item: item[1]["last_updated"]):
+                folder = task["params"].get("working_folder", settings.work_folder())
+                name = " ".join([task["name"], *filter(None, [task["params"].get("part")]),
+                                 *([f"in {folder}"] if folder != settings.work_folder() else [])])
+                progress = task.get("progress_percentage")
+                share = "" if progress is None else f"{progress:5.1f} %"
+                message = html.unescape(task.get("status_message") or "")
+                if status == "FAILED":
+                    message = _last_line(client.fetch_error(task_id)["error"])
+                link = task.get("tracking_url") or ""
+                lines.append("  ".join(filter(
+                    None, [f"{status.lower():9} {share:7} {name}", message, link])))
+    if daemon.is_paused(port):
+        print(f"the scheduler is paused; to go on: the button at {daemon.url(port)}, or "
+              f"curl {daemon.url(port)}/api/unpause")
+    for line in lines or ["the daemon knows of no tasks; it forgets them ten minutes after a run"]:
+        print(line)
     return 0
 
 
@@ -221,9 +298,11 @@ def _last_line(error: str) -> str:
 def daemon_command(options: argparse.Namespace) -> int:
     """``daemon``: start it."""
     from pipeline import daemon
+    from pipeline.working_folder import claim
 
-    port = settings.values(settings.run)["port"]
-    started = daemon.start(Path(settings.work_folder()), port)
+    work, port = Path(settings.work_folder()), settings.values(settings.run)["port"]
+    claim(work)
+    started = daemon.start(work, port)
     print(f"luigid {'listens' if started else 'was listening already'} at {daemon.url(port)}")
     return 0
 
@@ -269,35 +348,6 @@ def keep_interrupts() -> None:
     sys.unraisablehook = again
 
 
-@contextlib.contextmanager
-def _only_one_run(work: Path) -> Iterator[None]:
-    """Hold the working folder's lock; wait, and say so, while another run holds it."""
-    with _writing(work):
-        work.mkdir(parents=True, exist_ok=True)
-        lock = open(work / ".lock", "a+")  # noqa: SIM115
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            lock.seek(0)
-            print(f"another run (process {lock.read().strip()}) is at work in {work}; waiting "
-                  "until it ends", file=sys.stderr)
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        with _writing(work):
-            lock.truncate(0)
-            lock.write(f"{os.getpid()}\n")
-            lock.flush()
-        yield
-
-
-@contextlib.contextmanager
-def _writing(work: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise UserError(f"cannot write in the working folder {work}: {error}") from error
-
-
 class _Brief(logging.Formatter):
     """For the terminal: an error that explains itself needs no traceback."""
 
@@ -305,6 +355,9 @@ class _Brief(logging.Formatter):
         error = record.exc_info[1] if record.exc_info else None
         if isinstance(error, UserError):
             return f"error: {error}"
+        if type(error).__name__ == "RPCError":  # Luigi is imported late
+            return (f"error: luigid, the daemon that gives out the tasks, is lost: {error}. It was "
+                    "ended, or another program has taken its port. The next run goes on from here")
         return super().format(record)
 
 
@@ -374,4 +427,6 @@ def _figure(form: str, value: float | None) -> str:
 
 
 if __name__ == "__main__":
+    # What a run is for lies in the working folder.
+    guard_output(needed=False)
     sys.exit(main())

@@ -9,9 +9,9 @@ that came of it are still right.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import functools
 import hashlib
+import html
 import json
 import logging
 import math
@@ -33,12 +33,14 @@ from luigi.parameter import ParameterVisibility
 
 from model.files import BadInput, DamagedFile, UserError, publish, to_json
 from model.lineage import HELD_OUT
+from model.processes import end_with_parent
 from model.vocabulary import SPECIALS, Vocabulary, read_vocabulary, write_vocabulary
 from pipeline import settings
 from pipeline.artifacts import (
     DIGEST_DIGITS,
     Artifact,
     DigestCache,
+    by_age,
     digest_file,
     fingerprint,
     receipts,
@@ -47,7 +49,7 @@ from pipeline.corpus import part_file, sentences_also_in_training, split_corpus
 from pipeline.corpus_files import SIDES, Corpus, find_corpus
 from pipeline.download import download, unpack
 from pipeline.kjv import extract_kjv
-from pipeline.model_process import run_model_command
+from pipeline.model_process import how_it_ended, run_model_command
 from pipeline.parents import Splits, Training, wanted_training
 from pipeline.report import Sources, write_report
 from pipeline.tokens import Types, read_types, write_tokens
@@ -56,7 +58,9 @@ from pipeline.vocabulary import build_vocabulary, count_types
 
 logger = logging.getLogger("pipeline")
 
-_SET_PARENT_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of Linux's prctl
+# In seconds: after this, as when the machine was suspended, the daemon may have taken the task
+# for dead.
+_LONG_SILENCE = 30
 
 # To be raised when the code of a stage makes other bytes from the same ingredients.
 _FORMATS = {"download": 1, "corpus": 3, "tokens": 4, "vocabulary": 2, "shards": 3, "model": 3,
@@ -78,9 +82,13 @@ class Shown(luigi.Task):
 
     def say(self, status: str, share: float | None = None) -> None:
         """Show a line, and the share that is done, in the Luigi visualiser."""
+        silent, self._spoke = time.time() - self._spoke, time.time()
+        if silent > _LONG_SILENCE:
+            self.link(self._url)  # which also tells the daemon that the task runs
         try:
             if self.set_status_message is not None:
-                self.set_status_message(status)
+                # The visualiser takes it for HTML.
+                self.set_status_message(html.escape(status, quote=False))
             if self.set_progress_percentage is not None and share is not None:
                 self.set_progress_percentage(round(100 * share, 1))
         except luigi.rpc.RPCError:
@@ -88,8 +96,9 @@ class Shown(luigi.Task):
             # would hold it up.
             self.set_status_message = self.set_progress_percentage = None
 
-    def link(self, url: str) -> None:
+    def link(self, url: str | None) -> None:
         """Show a link in the Luigi visualiser."""
+        self._url = url
         if self.set_tracking_url is not None:
             with contextlib.suppress(luigi.rpc.RPCError):
                 self.set_tracking_url(url)
@@ -103,7 +112,10 @@ class Shown(luigi.Task):
     # Luigi sets these while a task runs.
     set_status_message: Callable[[str], None] | None = None
     set_progress_percentage: Callable[[float], None] | None = None
-    set_tracking_url: Callable[[str], None] | None = None
+    set_tracking_url: Callable[[str | None], None] | None = None
+
+    _url: str | None = None
+    _spoke = math.inf
 
 
 class Stage(Shown):
@@ -209,7 +221,8 @@ _failures = mmap.mmap(-1, 2)
 
 
 @Shown.event_handler(luigi.Event.FAILURE)
-def _note_failure(_: Shown, error: BaseException) -> None:
+@Shown.event_handler(luigi.Event.PROCESS_FAILURE)
+def _note_failure(_: Shown, error: BaseException | str) -> None:
     _failures[isinstance(error, BadInput)] = 1
 
 
@@ -218,17 +231,25 @@ def only_bad_input() -> bool:
     return _failures[:] == b"\0\1"
 
 
-@Stage.event_handler(luigi.Event.START)
-def _end_with_worker(_: Stage) -> None:
+@Shown.event_handler(luigi.Event.START)
+def _end_with_worker(_: Shown) -> None:
     """Let Linux kill a task's process when the worker that forked it is gone.
 
     It would go on for as long as the task takes, and the next run would wait for it.
     """
     worker = multiprocessing.parent_process()
-    if worker is not None:
-        ctypes.CDLL(None).prctl(_SET_PARENT_DEATH_SIGNAL, signal.SIGKILL)
-        if os.getppid() != worker.pid:  # gone before this could be asked for
-            os.kill(os.getpid(), signal.SIGKILL)
+    if worker is not None and worker.pid is not None:
+        end_with_parent(worker.pid, signal.SIGKILL)
+
+
+@Shown.event_handler(luigi.Event.PROCESS_FAILURE)
+def _tell_how_it_ended(task: Shown, message: str) -> None:
+    """Say why a task failed whose process was killed and could not say it.
+
+    Luigi gives a text, at the end of which stands the exit code.
+    """
+    logger.error("error: %s: its process %s", task.task_family,
+                 how_it_ended(int(message.rpartition(" ")[2])))
 
 
 def _is_complete(task: luigi.Task, known: dict[str, bool]) -> bool:
@@ -436,8 +457,13 @@ class SplitCorpus(Stage):
 
     def set_aside_file(self, artifact: Artifact | None) -> Path:
         """Where bad lines are set aside, if there are any."""
-        name = "unknown" if artifact is None else artifact.path.stem
-        return self.folder / "corpus" / f"{name}.set_aside.tsv"
+        manifest = self.folder / "corpus" / "unknown.json" if artifact is None else artifact.path
+        return self.set_aside_beside(manifest)
+
+    @staticmethod
+    def set_aside_beside(manifest: Path) -> Path:
+        """Where the bad lines lie of the corpus that a manifest describes."""
+        return manifest.with_suffix(".set_aside.tsv")
 
     def part_file(self, digest: str) -> Path:
         """Where a part's text lies."""
@@ -459,7 +485,7 @@ class SplitCorpus(Stage):
 
 def _newest(work: Path, stage: str, fits: Callable[[dict], bool]) -> Path | None:
     """The artifact of a stage that was finished last, is whole, and whose ingredients fit."""
-    for receipt in sorted(receipts(work, stage), key=lambda r: r["finished"], reverse=True):
+    for receipt in sorted(receipts(work, stage), key=by_age, reverse=True):
         artifact = Artifact(work, stage, receipt["name"], work / receipt["path"],
                             receipt["ingredients"])
         if fits(artifact.ingredients) and artifact.is_whole():

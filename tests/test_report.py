@@ -7,8 +7,6 @@ import re
 import shutil
 import subprocess
 import time
-import urllib.error
-import urllib.request
 
 import numpy as np
 import pytest
@@ -19,7 +17,6 @@ from pipeline import report
 from pipeline.plots import Plots
 from pipeline.report import Sources, provenance, read_log, write_report, write_training_page
 from pipeline.tokens import read_types
-from pipeline.training_page import TrainingPage
 from pipeline.vocabulary import count_types
 
 SENTENCES = ["the lamp & the oil < all", "who ?", "the lamp burns", "a low lamp burns , the end",
@@ -276,21 +273,6 @@ def test_the_training_page_refreshes_only_while_the_training_runs(tmp_path):
     assert "reload" not in path.read_text() and "refresh" not in path.read_text()
     page = Page(path)
     assert page.tags.count("svg") == 4 and "<done>" in page.words()
-
-
-def test_the_training_page_is_served_until_the_training_ends(tmp_path):
-    path = tmp_path / "training.html"
-    with TrainingPage(tmp_path / "log.jsonl", path) as page:
-        url = page.url
-        with urllib.request.urlopen(url) as answer:
-            assert answer.read() == path.read_bytes()
-    assert "The training has ended" in path.read_text()
-    with pytest.raises(urllib.error.URLError):
-        urllib.request.urlopen(url)
-    with (pytest.raises(ValueError, match="loss"),
-          TrainingPage(tmp_path / "log.jsonl", path)):
-        raise ValueError("the loss is not finite")
-    assert "the loss is not finite" in path.read_text()
 
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
