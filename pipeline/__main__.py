@@ -59,7 +59,7 @@ def _enter_checkout(options: argparse.Namespace) -> None:
     if Path.cwd() != settings.CHECKOUT:
         for side in ("corpus", "valid", "test"):
             name = names.get(side)
-            if name and not name.startswith(("http://", "https://")):
+            if name and "://" not in name:
                 names[side] = os.path.abspath(os.path.expanduser(name))
         os.chdir(settings.CHECKOUT)
 
@@ -115,7 +115,7 @@ def run_command(options: argparse.Namespace) -> int:
             _log_to(work / "log" / "run.log")
         # Luigi's own lock is one for all working folders and users; ours is held already.
         arguments = ["WriteReport", "--working-folder", str(work), "--workers", str(workers),
-                     "--no-lock", *_corpus_flags(options)]
+                     "--no-lock", *_corpus_flags(options), *_exit_code_flags()]
         if scheduler == "local":
             arguments += ["--local-scheduler"]
         else:
@@ -319,6 +319,14 @@ def _corpus_flags(options: argparse.Namespace) -> list[str]:
     flags = (("--corpus-path", options.corpus), ("--corpus-valid", options.valid),
              ("--corpus-test", options.test))
     return [text for flag, value in flags if value for text in (flag, value)]
+
+
+def _exit_code_flags() -> list[str]:
+    """Luigi is to end with our codes whatever a file says: with its own, 0 where all has failed."""
+    from luigi.retcodes import retcode
+
+    return [text for name, _ in retcode.get_params()
+            for text in (f"--retcode-{name.replace('_', '-')}", f"{ExitCode[name.upper()]:d}")]
 
 
 @contextlib.contextmanager
