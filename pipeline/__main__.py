@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from model import environment
-from model.files import UserError, sweep_temporaries
+from model.files import BadInput, UserError, sweep_temporaries
 from model.terminal import guard_output
 from pipeline import settings
 from pipeline.exit_codes import ExitCode
@@ -40,7 +40,7 @@ def main(arguments: list[str] | None = None) -> int:
         return options.function(options)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
-        return ExitCode.NOT_BEGUN
+        return ExitCode.BAD_INPUT if isinstance(error, BadInput) else ExitCode.NOT_BEGUN
     except KeyboardInterrupt:
         print("interrupted; the next run goes on", file=sys.stderr)
         return ExitCode.INTERRUPTED
@@ -58,7 +58,7 @@ def _enter_checkout(options: argparse.Namespace) -> None:
     if Path.cwd() != environment.CHECKOUT:
         for side in ("corpus", "valid", "test"):
             name = names.get(side)
-            if name and not name.startswith(("http://", "https://")):
+            if name and "://" not in name:
                 names[side] = os.path.abspath(os.path.expanduser(name))
         os.chdir(environment.CHECKOUT)
 
@@ -114,7 +114,7 @@ def run_command(options: argparse.Namespace) -> int:
             _log_to(work / "log" / "run.log")
         # Luigi's own lock is one for all working folders and users; ours is held already.
         arguments = ["WriteReport", "--working-folder", str(work), "--workers", str(workers),
-                     "--no-lock", *_corpus_flags(options)]
+                     "--no-lock", *_corpus_flags(options), *_exit_code_flags()]
         if scheduler == "local":
             arguments += ["--local-scheduler"]
         else:
@@ -125,7 +125,7 @@ def run_command(options: argparse.Namespace) -> int:
             _refuse_pause(port)
         code = _luigi(arguments)
         for _ in range(_MOST_NEW_BEGINNINGS):
-            if scheduler == "local" or code not in _without_a_task():
+            if scheduler == "local" or code not in (ExitCode.ALREADY_RUNNING, ExitCode.NOT_RUN):
                 break
             _refuse_pause(port)
             print("the daemon gives this run no more tasks: it has taken it for dead, as after a "
@@ -159,13 +159,6 @@ def _luigi(arguments: list[str]) -> int:
     except SystemExit as exit:
         return int(exit.code or 0)
     return 0
-
-
-def _without_a_task() -> tuple[int, int]:
-    """The exit codes of a run that the daemon gave no more tasks."""
-    from luigi.retcodes import retcode
-
-    return retcode().already_running, retcode().not_run
 
 
 def _refuse_pause(port: int) -> None:
@@ -326,6 +319,14 @@ def _corpus_flags(options: argparse.Namespace) -> list[str]:
     flags = (("--corpus-path", options.corpus), ("--corpus-valid", options.valid),
              ("--corpus-test", options.test))
     return [text for flag, value in flags if value for text in (flag, value)]
+
+
+def _exit_code_flags() -> list[str]:
+    """Luigi is to end with our codes whatever a file says: with its own, 0 where all has failed."""
+    from luigi.retcodes import retcode
+
+    return [text for name, _ in retcode.get_params()
+            for text in (f"--retcode-{name.replace('_', '-')}", f"{ExitCode[name.upper()]:d}")]
 
 
 @contextlib.contextmanager

@@ -475,7 +475,7 @@ def split_corpus(
             for part in cutters[side].finish():
                 keep(side, part)
         if 2 * counts["set_aside"] > counts["lines"] - counts["empty"]:
-            raise UserError(
+            raise BadInput(
                 f"more than half of the lines of the corpus, {counts['set_aside']:,} of "
                 f"{counts['lines'] - counts['empty']:,}, are not valid, so what is left is hardly "
                 "what was meant. With on_bad_line=stop the first is told with its place."

@@ -102,8 +102,9 @@ class _Parameter(luigi.Parameter[Any]):
     """A setting as Luigi sees it: in its configuration, and as an option of its command."""
 
     def __init__(self, section: str, name: str, setting: Setting):
+        description = f"{setting.reason} ({setting.rule})"
         # argparse, which shows the description, takes % for its own.
-        super().__init__(default=setting.default, description=setting.reason.replace("%", "%%"))
+        super().__init__(default=setting.default, description=description.replace("%", "%%"))
         self._place, self._rule = f"[{section}] {name}", setting.rule
 
     def parse(self, text: str) -> Any:
@@ -391,7 +392,7 @@ def _lines(path: Path, faults: list[str]) -> Iterator[_Line]:
         line, place = line.strip(), f"{path}, line {number}"
         if not line or line[0] in "#;":
             continue
-        if header := re.fullmatch(r"\[([^][]+)\]\s*([#;].*)?", line):
+        if header := re.fullmatch(r"\[([^\[\]]+)\]\s*([#;].*)?", line):
             section = header[1].strip()
             if section not in known:
                 faults.append(f"{place}: there is no section [{section}]"

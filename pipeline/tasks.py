@@ -222,7 +222,8 @@ _failures = mmap.mmap(-1, 2)
 
 
 @Shown.event_handler(luigi.Event.FAILURE)
-def _note_failure(_: Shown, error: BaseException) -> None:
+@Shown.event_handler(luigi.Event.PROCESS_FAILURE)
+def _note_failure(_: Shown, error: BaseException | str) -> None:
     _failures[isinstance(error, BadInput)] = 1
 
 

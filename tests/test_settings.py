@@ -87,7 +87,7 @@ def test_luigi_has_every_setting_with_its_reason_as_an_option():
     for section, described in settings.SETTINGS.items():
         for name, setting in described.items():
             assert f"--{section}-{name}".replace("_", "-") in shown
-            assert " ".join(setting.reason.split()[:3]) in shown
+            assert " ".join(setting.reason.split()[:3]) in shown and f"({setting.rule})" in shown
 
 
 @pytest.mark.parametrize("profile", settings.profiles())
