@@ -15,10 +15,11 @@ import luigi
 import numpy as np
 
 from model.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
+from model.files import digest_file
 from model.lineage import TrainingText
 from model.vocabulary import read_vocabulary
 from pipeline import settings, tasks
-from pipeline.artifacts import digest_file, fingerprint
+from pipeline.artifacts import fingerprint
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
