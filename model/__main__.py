@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from tqdm import tqdm
 
-from model.files import DamagedFile, UserError, publish, try_lock, wait_for_lock
+from model.files import DamagedFile, UserError, publish, to_json, try_lock, wait_for_lock
 
 if TYPE_CHECKING:
     from model.checkpoint import Checkpoint
@@ -196,6 +196,10 @@ def evaluate_command(options: argparse.Namespace) -> None:
             report(_SHARE_OF_SCORING * (before + share) / len(readers), f"scoring {name}")
 
         evaluation = evaluate(log_probabilities, reader, vocabulary, on_progress=progress)
+        if not math.isfinite(evaluation.totals.figures()["perplexity"]):
+            raise UserError(f"the perplexity of {name} is not finite: the model "
+                            f"{content['model']} gives its words no probability. Nothing is "
+                            "published; lower [training] rate and train again")
         result["sets"][name] = evaluation.details(vocabulary)
     report(_SHARE_OF_SCORING, "drawing sentences", at_once=True)
     result["samples"] = [
@@ -207,7 +211,7 @@ def evaluate_command(options: argparse.Namespace) -> None:
     if should_stop():
         raise UserError("the evaluation was stopped")
     with publish(content["output"]) as temporary:
-        temporary.write_text(json.dumps(result, indent=1))
+        temporary.write_text(to_json(result, indent=1))
 
 
 def score_command(options: argparse.Namespace) -> None:
@@ -248,12 +252,8 @@ def _write_table(line: int | str, words: list[dict] | None, sums: dict) -> None:
 
 
 def _write_json(line: int | str, words: list[dict] | None, sums: dict) -> None:
-    def finite(row: dict) -> dict:
-        return {key: None if isinstance(value, float) and not math.isfinite(value) else value
-                for key, value in row.items()}
-
-    rows = {} if words is None or line == "total" else {"words": list(map(finite, words))}
-    print(json.dumps({"line": line, **finite(sums), **rows}, ensure_ascii=False))
+    rows = {} if words is None or line == "total" else {"words": words}
+    print(to_json({"line": line, **sums, **rows}, ensure_ascii=False))
 
 
 def sample_command(options: argparse.Namespace) -> None:

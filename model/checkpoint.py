@@ -10,7 +10,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from model.files import UserError, open_hdf5, write_hdf5
+from model.files import UserError, open_hdf5, to_json, write_hdf5
 from model.vocabulary import Vocabulary
 
 FORMAT = "lstm-language-model-checkpoint"
@@ -70,7 +70,7 @@ def write_checkpoint(path: str | os.PathLike, checkpoint: Checkpoint) -> None:
         for name in ("settings", "position", "history", "ancestry"):
             # As datasets: attributes end at 64 KiB, and a history can grow beyond that.
             file[name] = np.frombuffer(
-                json.dumps(getattr(checkpoint, name), sort_keys=True).encode(), "uint8")
+                to_json(getattr(checkpoint, name), sort_keys=True).encode(), "uint8")
         parameters = file.create_group("parameters", track_order=True)
         for name, value in checkpoint.parameters.items():
             parameters[name] = value

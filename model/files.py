@@ -6,6 +6,8 @@ import contextlib
 import errno
 import fcntl
 import hashlib
+import json
+import math
 import os
 import re
 import shlex
@@ -13,7 +15,7 @@ import stat
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, BinaryIO
+from typing import IO, Any, BinaryIO
 
 import h5py
 
@@ -37,6 +39,26 @@ class DamagedFile(UserError):
         self.path = Path(path)
         self.reason = reason
         super().__init__(f"{path} is damaged: {reason}. It is made again by the next run.")
+
+
+def to_json(value: object, **options: Any) -> str:
+    """JSON as its specification has it: a number that is not finite becomes null (RFC 8259, 6).
+
+    Parameters
+    ----------
+    value : dict, list, str, number or None
+    **options
+        As for `json.dumps`.
+    """
+    return json.dumps(_finite(value), allow_nan=False, **options)
+
+
+def _finite(value: object) -> object:
+    if isinstance(value, dict):
+        return {key: _finite(each) for key, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 # The project's name marks what may be swept: others name their temporary files alike.

@@ -9,63 +9,9 @@ from model import engine  # noqa: F401  isort: skip
 import lasagne
 from lasagne.layers import DenseLayer, DimshuffleLayer, DropoutLayer, InputLayer, ReshapeLayer
 
-from model.files import UserError
+from model.configuration import NetworkConfig
 from model.layers import LSTMLayer, uses_native
 from model.softmax_op import softmax_crossentropy
-
-
-@dataclass(frozen=True)
-class NetworkConfig:
-    """What the network looks like.
-
-    Parameters
-    ----------
-    num_units : int
-        Hidden units of each recurrent layer.
-    num_layers : int
-        Recurrent layers, one on the other.
-    grad_clipping : float
-        Bound on the gradient of the gates' pre-activations at every step; 0 for none.
-    peepholes : bool
-        Whether the gates see the cell.
-    learn_init : bool
-        Whether the state before the first word is learned, or zero.
-    dropout : float
-        Share of the outputs of each recurrent layer that is dropped in training, none of the
-        recurrent state (Zaremba et al., 2014).
-    recurrence : {"fused", "scan"}
-        How the recurrence is computed; the result is the same.
-
-    Raises
-    ------
-    UserError
-        On a value that makes no sense; names it.
-
-    References
-    ----------
-    W. Zaremba, I. Sutskever, O. Vinyals: Recurrent neural network regularization. arXiv:1409.2329.
-    """
-
-    num_units: int
-    num_layers: int = 1
-    grad_clipping: float = 5.0
-    peepholes: bool = True
-    learn_init: bool = False
-    dropout: float = 0.0
-    recurrence: str = "fused"
-
-    def __post_init__(self):
-        if self.recurrence not in ("fused", "scan"):
-            raise UserError(f"[network] recurrence = {self.recurrence}: choose fused or scan")
-        for name in ("num_units", "num_layers"):
-            if getattr(self, name) < 1:
-                raise UserError(f"[network] {name} = {getattr(self, name)}: it must be positive")
-        if self.grad_clipping < 0:
-            raise UserError(f"[network] grad_clipping = {self.grad_clipping}: it must not be "
-                            "negative; 0 is for none")
-        if not 0 <= self.dropout < 1:
-            raise UserError(f"[network] dropout = {self.dropout}: it must be at least 0 and "
-                            "below 1")
 
 
 @dataclass(frozen=True)

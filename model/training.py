@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import math
 import os
 import shutil
@@ -11,7 +12,6 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from model import engine  # noqa: F401  isort: skip
 
@@ -22,9 +22,11 @@ import theano.tensor as T
 
 from model.batches import epoch_windows
 from model.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
+from model.configuration import NetworkConfig, TrainingConfig
 from model.evaluation import evaluate
-from model.files import DamagedFile, UserError, check_hdf5, publish
-from model.network import Network, NetworkConfig, build_network, log_probabilities, summed_loss
+from model.files import DamagedFile, UserError, check_hdf5, publish, to_json
+from model.network import Network, build_network, log_probabilities, summed_loss
+from model.schedule import end_share, learning_rate, share_done
 from model.shards import ShardReader
 from model.updater import (
     accumulate_gradients,
@@ -35,86 +37,15 @@ from model.updater import (
 )
 from model.vocabulary import Vocabulary
 
-OPTIMISERS = {
-    "adagrad": lasagne.updates.adagrad,
-    "adam": lasagne.updates.adam,
-    "rmsprop": lasagne.updates.rmsprop,
-    "momentum": lasagne.updates.momentum,
-    "adadelta": lasagne.updates.adadelta,
-}
+logger = logging.getLogger(__name__)
 
-
-@dataclass(frozen=True)
-class TrainingConfig:
-    """How the network is trained; luigi.cfg explains each value.
-
-    Parameters
-    ----------
-    optimiser : str
-        A key of `OPTIMISERS`: rules of Lasagne's, see References.
-    rate : float
-        Learning rate.
-    window : int
-        Sentences per update.
-    denominator : {"sentences", "tokens"}
-        What the summed gradients of a window are divided by.
-    micro_batch_sentences, micro_batch_tokens : int
-        Bounds on what is computed at a time.
-    max_epochs : int
-    max_minutes : float
-        Time budget of the training, over all its runs; 0 for none.
-    cooldown : float
-        Share of the training, at its end, over which the rate falls linearly to zero.
-    validations_per_epoch : int
-    patience : int
-        The training stops after so many validations in a row without a new best.
-    shards_in_memory : int
-    seed : int
-
-    Raises
-    ------
-    UserError
-        On a value that makes no sense; names it.
-
-    References
-    ----------
-    adagrad: J. Duchi, E. Hazan, Y. Singer: Adaptive subgradient methods for online learning and
-    stochastic optimization. JMLR 12, 2011. adam: D. Kingma, J. Ba: Adam: a method for stochastic
-    optimization. ICLR 2015. rmsprop: T. Tieleman, G. Hinton: Lecture 6.5, Coursera, 2012. adadelta:
-    M. Zeiler: ADADELTA: an adaptive learning rate method. arXiv:1212.5701. momentum: B. Polyak:
-    Some methods of speeding up the convergence of iteration methods, 1964.
-    """
-
-    optimiser: str
-    rate: float
-    window: int
-    denominator: str
-    micro_batch_sentences: int
-    micro_batch_tokens: int
-    max_epochs: int
-    max_minutes: float
-    cooldown: float
-    validations_per_epoch: int
-    patience: int
-    shards_in_memory: int
-    seed: int
-
-    def __post_init__(self):
-        if self.optimiser not in OPTIMISERS:
-            raise UserError(f"[training] optimiser = {self.optimiser}: choose one of "
-                            f"{', '.join(OPTIMISERS)}")
-        if self.denominator not in ("sentences", "tokens"):
-            raise UserError(f"[training] denominator = {self.denominator}: choose sentences or "
-                            "tokens")
-        for name in ("rate", "window", "micro_batch_sentences", "micro_batch_tokens",
-                     "max_epochs", "validations_per_epoch", "patience", "shards_in_memory"):
-            if getattr(self, name) <= 0:
-                raise UserError(f"[training] {name} = {getattr(self, name)}: it must be positive")
-        if self.max_minutes < 0:
-            raise UserError(f"[training] max_minutes = {self.max_minutes}: it must not be "
-                            "negative; 0 is for no bound")
-        if not 0 <= self.cooldown <= 1:
-            raise UserError(f"[training] cooldown = {self.cooldown}: it must be from 0 to 1")
+# A mean loss of so many times that of guessing, the logarithm of the vocabulary's size, is no
+# longer a training.
+_DIVERGED = 10
+# A gap between two micro-batches is no work when it is longer than this, in seconds, and the
+# process computed in less than this share of it.
+_GAP_SECONDS = 5.0
+_GAP_SHARE = 0.1
 
 
 @dataclass(frozen=True)
@@ -177,6 +108,47 @@ class TrainingJob:
                 "tokenization": self.tokenization, "source": self.source}
 
 
+@dataclass
+class Position:
+    """Where a training stands.
+
+    Parameters
+    ----------
+    epoch, window : int
+        The epoch, from 0, and how many of its windows are done.
+    updates, sentences, tokens : int
+        Done so far.
+    halvings : int
+        Of the rate: validations that were no better than the best.
+    stalls : int
+        How many of these came last, in a row.
+    stalled_at : float or None
+        The share of the training that was done when its patience ended.
+    best_perplexity : float or None
+        Of the validations so far.
+    validated_at : int or None
+        The update of the last validation.
+    finished : str or None
+        Why the training has ended: "max_epochs", "max_minutes" or "stalled".
+    """
+
+    epoch: int = 0
+    window: int = 0
+    updates: int = 0
+    sentences: int = 0
+    tokens: int = 0
+    halvings: int = 0
+    stalls: int = 0
+    stalled_at: float | None = None
+    best_perplexity: float | None = None
+    validated_at: int | None = None
+    finished: str | None = None
+
+
+class Diverged(UserError):
+    """The training has no sense any more: nothing is published, the last good state is kept."""
+
+
 class Stopped(UserError):
     """The training was asked to stop; a checkpoint is written and the next run goes on."""
 
@@ -202,7 +174,8 @@ class Trainer:
         self.accumulate = theano.function(
             [x, y], loss, updates=accumulate_gradients(loss, params, accumulators, count))
         self.rate = theano.shared(np.asarray(training.rate, theano.config.floatX), name="rate")
-        updates = average_and_apply(params, accumulators, OPTIMISERS[training.optimiser],
+        updates = average_and_apply(params, accumulators,
+                                    getattr(lasagne.updates, training.optimiser),
                                     learning_rate=self.rate)
         squares = sum(T.sqr(gradient).sum() for gradient in average_gradients(accumulators))
         self.apply = theano.function([], T.sqrt(squares), updates=updates)
@@ -318,6 +291,9 @@ def train(job: TrainingJob, *, should_stop: Callable[[], bool] = lambda: False,
     unless it is so slow that `max_minutes` and not `max_epochs` ends it, for then its length and
     its rate depend on the clock.
 
+    A training that begins with another's weights is validated before its first update: where
+    nothing better comes of it, these weights are its result.
+
     Parameters
     ----------
     job : TrainingJob
@@ -335,8 +311,10 @@ def train(job: TrainingJob, *, should_stop: Callable[[], bool] = lambda: False,
     ------
     Stopped
         When `should_stop` said so.
-    UserError
-        When the loss is not finite; the last checkpoint stays.
+    Diverged
+        Within a window, when a loss, the gradient's norm or a validation is not finite, or a
+        window's mean loss is above ten times the logarithm of the vocabulary's size; at the end,
+        when no validation was better than guessing. The last good checkpoint stays.
     DamagedFile
         When a shard or a checkpoint is damaged.
     """
@@ -347,131 +325,171 @@ def train(job: TrainingJob, *, should_stop: Callable[[], bool] = lambda: False,
     windows_per_epoch = math.ceil(sentences / config.window)
     planned_updates = windows_per_epoch * config.max_epochs
     validate_every = math.ceil(windows_per_epoch / config.validations_per_epoch)
+    largest_loss = _DIVERGED * math.log(len(job.vocabulary))
 
     on_progress(0.0, "compiling the network")
     trainer = Trainer(job.network, config, len(job.vocabulary.words))
-    position: dict[str, Any] = {"epoch": 0, "window": 0, "updates": 0, "sentences": 0,
-                                "tokens": 0, "halvings": 0, "stalls": 0,
-                                "best_perplexity": None, "validated_at": 0, "finished": None}
+    position = Position()
     history: list[dict] = []
     resumed = _resume(job)
     if resumed is not None:
         trainer.restore(resumed)
-        position, history, ancestry = resumed.position, resumed.history, resumed.ancestry
+        position, history = Position(**resumed.position), resumed.history
+        ancestry = resumed.ancestry
     else:
         ancestry = _start_warm(job, trainer)
     log = _Log(job.log, position)
-    clock_start = time.monotonic() - log.seconds
+    clock = WorkClock(log.seconds)
     last_checkpoint = time.monotonic()
     random_states = trainer.random_states()
 
-    def seconds() -> float:
-        return time.monotonic() - clock_start
-
-    def share_done() -> float:
-        by_time = seconds() / (60 * config.max_minutes) if config.max_minutes else 0.0
-        return max(position["updates"] / planned_updates, by_time)
+    def share() -> float:
+        return share_done(config, position.updates, planned_updates, clock.seconds())
 
     def checkpoint(path: Path) -> None:
         state = {**trainer.capture(), "random_states": random_states}
         log.sync()
         write_checkpoint(path, Checkpoint(
-            **state, vocabulary=job.vocabulary, settings=job.settings, position=position,
+            **state, vocabulary=job.vocabulary, settings=job.settings, position=asdict(position),
             history=history, ancestry=ancestry))
 
     def stop_if_asked() -> None:
         # Within a window nothing has changed but the sums and the random states: the checkpoint
         # is that of the window's start, and the window is done again.
+        clock.seconds()
         if should_stop():
             checkpoint(job.last)
-            raise Stopped(f"training stopped after {position['updates']} updates; the next run "
+            raise Stopped(f"training stopped after {position.updates} updates; the next run "
                           f"goes on from {job.last}")
+
+    def diverged(what: str) -> Diverged:
+        kept = job.last if job.last.exists() else "there is none yet"
+        return Diverged(f"the training has diverged from update {position.updates} on: {what}. "
+                        f"Lower [training] rate, which is {config.rate}. Nothing was published; "
+                        f"the last good state is kept: {kept}")
+
+    def finish_if_due() -> None:
+        end = end_share(config, position.stalled_at)
+        if position.finished is None and share() >= end:
+            position.finished = ("stalled" if end < 1 else "max_epochs"
+                                 if position.updates == planned_updates else "max_minutes")
 
     def validate() -> None:
         def score(inputs, targets):
             stop_if_asked()
             return trainer.log_probabilities(inputs, targets)
 
-        on_progress(share_done(), "validating")
-        figures = evaluate(score, valid_set, job.vocabulary).totals.figures()
-        position["validated_at"] = position["updates"]
-        best = position["best_perplexity"]
-        improved = best is None or figures["perplexity"] < best
+        on_progress(min(1.0, share()), "validating")
+        perplexity = evaluate(score, valid_set, job.vocabulary).totals.figures()["perplexity"]
+        if not math.isfinite(perplexity):
+            raise diverged("the perplexity of the validation is not finite")
+        position.validated_at = position.updates
+        improved = position.best_perplexity is None or perplexity < position.best_perplexity
         if improved:
-            position["best_perplexity"], position["stalls"] = figures["perplexity"], 0
+            position.best_perplexity, position.stalls = perplexity, 0
         else:
-            position["stalls"] += 1
-            position["halvings"] += 1
-        entry = {"update": position["updates"], "tokens": position["tokens"],
-                 "validation_perplexity": figures["perplexity"], "halvings": position["halvings"]}
+            position.stalls += 1
+            position.halvings += 1
+        if position.stalls >= config.patience and position.stalled_at is None:
+            position.stalled_at = share()
+        entry = {"update": position.updates, "tokens": position.tokens,
+                 "validation_perplexity": perplexity, "halvings": position.halvings}
         history.append(entry)
-        log.write({**entry, "seconds": seconds()})
-        if position["stalls"] >= config.patience:
-            position["finished"] = "stalled"
+        log.write({**entry, "seconds": clock.seconds()})
+        finish_if_due()  # the time budget may have ended meanwhile
         if improved:
             checkpoint(job.best)
+        checkpoint(job.last)
 
     windows = None
     while True:
-        if position["finished"] is None and share_done() >= 1:
-            by_time = position["updates"] < planned_updates
-            position["finished"] = "max_minutes" if by_time else "max_epochs"
-        due = position["updates"] % validate_every == 0 or position["finished"] is not None
-        never = position["finished"] is not None and position["best_perplexity"] is None
-        if never or due and position["validated_at"] != position["updates"]:
+        finish_if_due()
+        due = (position.finished is not None
+               or (position.updates % validate_every == 0 if position.updates else ancestry))
+        if due and position.validated_at != position.updates:
             validate()
-            checkpoint(job.last)
             last_checkpoint = time.monotonic()
-        if position["finished"] is not None:
+        if position.finished is not None:
             break
-        if time.monotonic() - last_checkpoint >= 60 * job.checkpoint_minutes:
-            checkpoint(job.last)
-            last_checkpoint = time.monotonic()
 
         if windows is None:
             windows = epoch_windows(
                 job.train_shards, job.vocabulary.digest, seed=config.seed,
-                epoch=position["epoch"], window=config.window,
+                epoch=position.epoch, window=config.window,
                 micro_batch_sentences=config.micro_batch_sentences,
                 micro_batch_tokens=config.micro_batch_tokens,
-                shards_in_memory=config.shards_in_memory, first_window=position["window"])
+                shards_in_memory=config.shards_in_memory, first_window=position.window)
         window = next(windows, None)
         if window is None:
-            position["epoch"], position["window"], windows = position["epoch"] + 1, 0, None
+            position.epoch, position.window, windows = position.epoch + 1, 0, None
             continue
 
         started = time.monotonic()
-        rate = config.rate * 0.5 ** position["halvings"]
-        if config.cooldown:
-            rate *= min(1.0, (1 - share_done()) / config.cooldown)
+        rate = learning_rate(config, share(), position.halvings, position.stalled_at)
         trainer.rate.set_value(np.asarray(rate, theano.config.floatX))
         loss, tokens, count = 0.0, 0, 0
-        for number, batch in enumerate(window):
-            batch_loss = float(trainer.accumulate(batch.inputs, batch.targets))
-            if not math.isfinite(batch_loss):
-                raise UserError(_not_finite(job, "loss", position, number, batch))
-            loss += batch_loss
+        for batch in window:
+            loss += float(trainer.accumulate(batch.inputs, batch.targets))
             tokens += batch.inputs.size
             count += len(batch)
+            if not loss / tokens <= largest_loss:  # or it is no number
+                raise diverged(f"the mean loss is {loss / tokens:.3g}")
             stop_if_asked()
+        if time.monotonic() - last_checkpoint >= 60 * job.checkpoint_minutes:
+            # Only now is it known that the state at the window's start is a good one.
+            checkpoint(job.last)
+            last_checkpoint = time.monotonic()
         gradient_norm = float(trainer.apply())
         if not math.isfinite(gradient_norm):
-            raise UserError(_not_finite(job, "gradient", position, number, batch))
+            raise diverged(f"the norm of the gradient is {gradient_norm}")
         random_states = trainer.random_states()
-        position["window"] += 1
-        position["updates"] += 1
-        position["sentences"] += count
-        position["tokens"] += tokens
+        position.window += 1
+        position.updates += 1
+        position.sentences += count
+        position.tokens += tokens
         elapsed = time.monotonic() - started
-        log.write({"update": position["updates"], "epoch": position["epoch"],
+        log.write({"update": position.updates, "epoch": position.epoch,
                    "sentences": count, "tokens": tokens, "loss": loss / tokens,
-                   "gradient_norm": gradient_norm, "rate": rate, "seconds": seconds(),
+                   "gradient_norm": gradient_norm, "rate": rate, "seconds": clock.seconds(),
                    "tokens_per_second": tokens / elapsed})
-        on_progress(share_done(), _status(position, windows_per_epoch, loss / tokens,
-                                          tokens / elapsed))
+        on_progress(min(1.0, share()), _status(position, windows_per_epoch, loss / tokens,
+                                               tokens / elapsed))
     log.sync()
+    best = position.best_perplexity
+    assert best is not None  # a training ends with a validation
+    if best > len(job.vocabulary):
+        raise Diverged(f"the training has learned nothing: its best validation, a perplexity of "
+                       f"{best:,.5g}, is worse than guessing, {len(job.vocabulary):,}. Change "
+                       f"[training] rate, which is {config.rate}, or train longer. Nothing was "
+                       f"published; its state is kept: {job.last}")
     _publish_best(job)
     return job.model
+
+
+class WorkClock:
+    """Seconds of work: not those in which the process was stopped, or the machine slept.
+
+    Parameters
+    ----------
+    seconds : float
+        Of earlier runs of the same training.
+    """
+
+    def __init__(self, seconds: float = 0.0):
+        self._seconds = seconds
+        self._wall, self._computed = time.monotonic(), time.process_time()
+
+    def seconds(self) -> float:
+        """The seconds so far; to be asked after each micro-batch."""
+        wall, computed = time.monotonic(), time.process_time()
+        gap, work = wall - self._wall, computed - self._computed
+        if gap > _GAP_SECONDS and work < _GAP_SHARE * gap:
+            logger.warning("for %.0f s the training did not run (suspended?); they do not count "
+                           "for its time budget", gap - work)
+            gap = work
+        self._wall, self._computed = wall, computed
+        self._seconds += gap
+        return self._seconds
 
 
 def _publish_best(job: TrainingJob) -> None:
@@ -492,20 +510,11 @@ def _publish_best(job: TrainingJob) -> None:
         shutil.copyfile(job.best, temporary)
 
 
-def _status(position: dict, windows_per_epoch: int, loss: float, speed: float) -> str:
-    best = position["best_perplexity"]
-    return (f"epoch {position['epoch'] + 1}, window {position['window']}/{windows_per_epoch}, "
+def _status(position: Position, windows_per_epoch: int, loss: float, speed: float) -> str:
+    best = position.best_perplexity
+    return (f"epoch {position.epoch + 1}, window {position.window}/{windows_per_epoch}, "
             f"perplexity {math.exp(min(loss, 50)):.1f}, {speed:,.0f} tokens/s"
             + (f", best validation {best:.2f}" if best else ""))
-
-
-def _not_finite(job: TrainingJob, what: str, position: dict, number: int, batch) -> str:
-    words = " ".join(job.vocabulary.words[n] for n in batch.targets[0][:10])
-    kept = job.last if job.last.exists() else "none yet"
-    return (f"the {what} is not finite in epoch {position['epoch'] + 1}, window "
-            f"{position['window'] + 1}, micro-batch {number + 1} ({len(batch)} sentences of "
-            f"{batch.inputs.shape[1]} steps, the first begins '{words}'). Lower [training] rate; "
-            f"the last good checkpoint is kept: {kept}")
 
 
 def _resume(job: TrainingJob) -> Checkpoint | None:
@@ -518,7 +527,7 @@ def _resume(job: TrainingJob) -> Checkpoint | None:
                 aside = path.with_suffix(".damaged")
                 os.replace(path, aside)
                 raise DamagedFile(path, f"{error} It now lies in {aside}") from error
-            if checkpoint.settings != json.loads(json.dumps(job.settings)):
+            if checkpoint.settings != json.loads(to_json(job.settings)):
                 raise UserError(f"{path} belongs to a training with other settings")
             return checkpoint
     return None
@@ -544,12 +553,12 @@ class _Log:
     Parameters
     ----------
     path : path
-    position : dict
+    position : Position
         Where the training resumes: lines of later updates and validations, and what a killed
         run left unfinished, are dropped.
     """
 
-    def __init__(self, path: Path, position: dict):
+    def __init__(self, path: Path, position: Position):
         kept, self.seconds = [], 0.0
         if path.exists():
             for line in path.read_text().splitlines(keepends=True):
@@ -558,8 +567,8 @@ class _Log:
                 except ValueError:
                     break
                 is_validation = "validation_perplexity" in entry
-                reached = position["validated_at" if is_validation else "updates"]
-                if entry["update"] > reached or not line.endswith("\n"):
+                reached = position.validated_at if is_validation else position.updates
+                if reached is None or entry["update"] > reached or not line.endswith("\n"):
                     break
                 kept.append(line)
                 self.seconds = entry["seconds"]
@@ -569,7 +578,7 @@ class _Log:
 
     def write(self, entry: dict) -> None:
         try:
-            self._file.write(json.dumps(entry) + "\n")
+            self._file.write(to_json(entry) + "\n")
             self._file.flush()
         except OSError as error:
             raise self._failure(error) from error

@@ -14,7 +14,7 @@ import numpy as np
 
 from model.files import UserError, publish
 
-# No text holds these as words: the tokenizer takes < and > for words of their own.
+# No other words look like these: the tokenizer takes < and > for words of their own.
 UNKNOWN = "<unk>"
 START = "<s>"
 END = "</s>"
@@ -30,8 +30,8 @@ class Vocabulary:
     words : tuple of str
         Distinct; among them `<unk>`, `<s>` and `</s>`.
     counts : tuple of int
-        The count of `<unk>` is that of all words outside; of `<s>` and `</s>`, the number of
-        sentences.
+        The count of `<unk>` is that of all words outside and of the text's own `<unk>`; of `<s>`
+        and `</s>`, the number of sentences.
 
     Raises
     ------

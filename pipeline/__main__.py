@@ -339,7 +339,7 @@ def _log_to(path: Path) -> None:
 def _table(metrics: dict) -> str:
     """The result as a short table."""
     rows = [("", "test", "validation"),
-            *((label, *(form.format(metrics[side][key]) for side in ("test", "valid")))
+            *((label, *(_figure(form, metrics[side][key]) for side in ("test", "valid")))
               for label, key, form in (
                   ("perplexity", "perplexity", "{:,.2f}"),
                   ("perplexity without <unk>", "perplexity_without_unk", "{:,.2f}"),
@@ -347,14 +347,22 @@ def _table(metrics: dict) -> str:
                   ("out-of-vocabulary words", "oov_count", "{:,}"),
                   ("tokens, </s> included", "tokens", "{:,}"),
                   ("sentences", "sentences", "{:,}"))),
-            *((f"{name} perplexity", *(f"{metrics['baselines'][name][side]:,.2f}"
+            *((f"{name} perplexity", *(_figure("{:,.2f}", metrics["baselines"][name][side])
                                        for side in ("test", "valid")))
               for name in ("bigram", "unigram"))]
+    repeated = [metrics[side]["sentences_also_in_training"] for side in ("test", "valid")]
+    if any(each["count"] for each in repeated):
+        rows.insert(-2, ("also in training", *(  # after the sentences
+            f"{each['count']:,} ({each['share']:.2%})" for each in repeated)))
     lines = [f"{a:26}{b:>14}{c:>14}" for a, b, c in rows]
     train = metrics["train"]
     lines.append(f"trained on {train['tokens']:,} tokens in {train['updates']:,} updates, "
                  f"{train['seconds'] / 60:.1f} minutes, {train['tokens_per_second']:,.0f} tokens/s")
     return "\n".join(lines)
+
+
+def _figure(form: str, value: float | None) -> str:
+    return "n/a" if value is None else form.format(value)
 
 
 if __name__ == "__main__":

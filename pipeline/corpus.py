@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import bz2
 import contextlib
-import glob
 import gzip
 import hashlib
 import itertools
@@ -18,6 +17,7 @@ import lzma
 import os
 import re
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import IO, NamedTuple
@@ -25,11 +25,10 @@ from typing import IO, NamedTuple
 import numpy as np
 import zstandard
 
-from model.files import UserError, publish
+from model.files import DamagedFile, UserError, publish
 from model.tokenization import clean
 from pipeline.artifacts import DIGEST_DIGITS
-
-SIDES = ("train", "valid", "test")
+from pipeline.corpus_files import SIDES, Corpus
 
 _BLOCK_BYTES = 4 << 20  # text is read in blocks of this size: large enough for fast whole-block
 # operations, small enough to forget
@@ -39,6 +38,7 @@ _LARGEST_PART_BYTES = 32 << 20  # a part is tokenized in memory, whatever its li
 
 _MARK = b"\xef\xbb\xbf"  # the byte-order mark in UTF-8
 _ASCII_WHITE_SPACE = b"\t\n\x0b\x0c\r\x1c\x1d\x1e\x1f "  # of Python's str
+_DIGEST = re.compile(f"[0-9a-f]{{{DIGEST_DIGITS}}}")
 _LEIPZIG_LINE = re.compile(rb"[0-9]+\t")
 
 
@@ -55,59 +55,6 @@ class BadLine(NamedTuple):
     offset: int
     reason: str
     raw: bytes
-
-
-def corpus_files(pattern: str) -> list[Path]:
-    """The files that a file name, a folder or a glob pattern stands for.
-
-    Parameters
-    ----------
-    pattern : str
-        A file; a folder, for all files below it but hidden ones; or a glob pattern (`**` crosses
-        folders). `~` is the home folder.
-
-    Returns
-    -------
-    list of pathlib.Path
-        Regular files in sorted order: the order in which the corpus is read.
-
-    Raises
-    ------
-    UserError
-        When there is no such file, or none that fits.
-    """
-    path = Path(pattern).expanduser()
-    if path.is_file():
-        return [path]
-    if path.is_dir():
-        files = _files_below(path)
-        if not files:
-            raise UserError(f"the corpus folder {path} holds no files: put text files there.")
-        return files
-    files = sorted(
-        Path(name) for name in glob.glob(str(path), recursive=True) if Path(name).is_file()
-    )
-    if files:
-        return files
-    if path.exists():
-        raise UserError(f"the corpus {path} is neither a regular file nor a folder.")
-    raise UserError(
-        f"there is no corpus {pattern!r}: give an existing text file, a folder, or a glob pattern "
-        "that fits some files (a relative one starts from the folder the job was started in: "
-        f"{Path.cwd()})."
-    )
-
-
-def _files_below(folder: Path) -> list[Path]:
-    def refuse(error: OSError) -> None:
-        raise UserError(f"cannot read the corpus folder {folder}: {error}.")
-
-    files = []
-    for parent, folders, names in os.walk(folder, onerror=refuse):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        paths = [Path(parent, name) for name in names if not name.startswith(".")]
-        files += [path for path in paths if path.is_file()]
-    return sorted(files)
 
 
 class Part(NamedTuple):
@@ -409,9 +356,7 @@ def part_digest(text: bytes) -> str:
 
 
 def split_corpus(
-    train: str,
-    valid: str | None,
-    test: str | None,
+    corpus: Corpus,
     parts_folder: Path,
     set_aside_file: Path,
     *,
@@ -428,9 +373,9 @@ def split_corpus(
 
     Parameters
     ----------
-    train, valid, test : str
-        What `corpus_files` takes. Without `valid` or `test`, those sides are drawn from `train`
-        by `choose_sides`; all sentences of a given one belong to its side.
+    corpus : Corpus
+        Where it gives no files for validation or test, these sides are drawn from the rest by
+        `choose_sides`; all sentences of a given one belong to its side.
     parts_folder : pathlib.Path
         Parts are published here as `<part_digest>.txt`, a sentence and a line end each;
         those already there are left as they are.
@@ -464,8 +409,8 @@ def split_corpus(
     Raises
     ------
     UserError
-        On a corpus that is missing, empty, unreadable, damaged, or changes while it is read; on
-        the first bad line, unless they are set aside; on a side without sentences.
+        On a corpus that is empty, unreadable, damaged, or changes while it is read; on the first
+        bad line, unless they are set aside; on a side without sentences.
     """
     if on_bad_line not in ("stop", "set_aside"):
         raise UserError(f"on_bad_line is {on_bad_line!r}: it must be stop or set_aside.")
@@ -476,9 +421,8 @@ def split_corpus(
         )
     if sentences_per_part < 1:
         raise UserError(f"sentences_per_part is {sentences_per_part}: it must be at least 1.")
-    patterns = {"train": train, "valid": valid, "test": test}
-    identities = _identities(patterns)
-    drawn_shares = (0.0 if valid else valid_share, 0.0 if test else test_share)
+    drawn_shares = (0.0 if corpus.patterns["valid"] else valid_share,
+                    0.0 if corpus.patterns["test"] else test_share)
 
     parts: dict[str, list[dict]] = {side: [] for side in SIDES}
     cutters = {side: PartCutter(sentences_per_part) for side in SIDES}
@@ -503,7 +447,7 @@ def split_corpus(
         handle_bad_line: Callable[[BadLine], None] = _stop
         if on_bad_line == "set_aside":
             handle_bad_line = stack.enter_context(_set_aside(set_aside_file))
-        for own_side, path in identities:
+        for own_side, path, _, _ in corpus.files:
             before = dict(counts)
             reader = SentenceReader(
                 path,
@@ -536,8 +480,8 @@ def split_corpus(
         for side in SIDES:
             for part in cutters[side].finish():
                 keep(side, part)
-        _check_sides(parts, patterns, counts)
-        _check_unchanged(identities, patterns)
+        _check_sides(parts, corpus.patterns, counts)
+        corpus.check_unchanged()
     return {"sides": parts, "counts": {"files": len(file_counts), **counts}, "files": file_counts}
 
 
@@ -556,28 +500,6 @@ def _parts_of(reader: SentenceReader, cutter: PartCutter, known: KnownParts) -> 
             left = len(sentences) - taken
             if left and reader.give_back(left, known):
                 break
-
-
-def _identities(patterns: dict[str, str | None]) -> dict[tuple[str, Path], tuple[int, int, int]]:
-    """The files of each side in reading order, each with what changes when it is written to."""
-    identities = {}
-    for side, pattern in patterns.items():
-        for path in corpus_files(pattern) if pattern else []:
-            try:
-                status = os.stat(path)
-            except OSError as error:
-                raise UserError(f"cannot read {path}: {error}.") from error
-            identities[side, path] = (status.st_size, status.st_mtime_ns, status.st_ino)
-    return identities
-
-
-def _check_unchanged(identities: dict, patterns: dict[str, str | None]) -> None:
-    now = _identities(patterns)
-    for key in {**identities, **now}:
-        if identities.get(key) != now.get(key):
-            raise UserError(
-                f"{key[1]} changed while the corpus was read. Run again when nothing writes to it."
-            )
 
 
 def _check_sides(parts: dict[str, list], patterns: dict[str, str | None], counts: dict) -> None:
@@ -602,6 +524,60 @@ def _check_sides(parts: dict[str, list], patterns: dict[str, str | None], counts
 def part_file(folder: Path, digest: str) -> Path:
     """Where a part's text lies."""
     return folder / f"{digest}.txt"
+
+
+def count_also_in_training(folder: Path, parts: dict[str, list[str]]) -> dict[str, int]:
+    """How many sentences of each other side occur, as the same text, in training too.
+
+    Parameters
+    ----------
+    folder : pathlib.Path
+        Where parts are published.
+    parts : dict
+        The digests of each side's parts.
+
+    Returns
+    -------
+    dict
+        For "valid" and "test" the number of sentences, repetitions included.
+
+    Raises
+    ------
+    DamagedFile
+        When a part's text is not the one that its name tells.
+    UserError
+        When a part cannot be read.
+    """
+    def sentences(digest: str) -> list[bytes]:
+        return read_part(part_file(folder, digest)).split(b"\n")[:-1]
+
+    others = {side: Counter(itertools.chain.from_iterable(map(sentences, parts[side])))
+              for side in ("valid", "test")}
+    wanted = {*others["valid"], *others["test"]}
+    found: set[bytes] = set()
+    for digest in parts["train"]:
+        found |= wanted.intersection(sentences(digest))
+    return {side: sum(counts[sentence] for sentence in found)
+            for side, counts in others.items()}
+
+
+def read_part(path: Path) -> bytes:
+    """The text of a part, a sentence and a line end each.
+
+    Raises
+    ------
+    DamagedFile
+        When it is not the one that the file's name tells, if that is a digest.
+    UserError
+        When it cannot be read.
+    """
+    try:
+        text = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"cannot read the part {path}: {error}.") from error
+    if _DIGEST.fullmatch(path.stem) and part_digest(text) != path.stem:
+        raise DamagedFile(path, "its bytes do not match the digest in its name")
+    return text
 
 
 def _publish_part(part: Part, folder: Path) -> None:
@@ -683,9 +659,10 @@ def _good_lines(lines: list[bytes], leipzig: bool, max_line_bytes: int) -> list[
             return None
         lines = [text for _, _, text in fields]
     try:
-        # Most lines are ASCII, and so in NFC.
-        return [line.strip(_ASCII_WHITE_SPACE) if line.isascii()
-                else clean(line.decode()).encode() for line in lines]
+        # Most lines are ASCII, and so in NFC, and begin and end with no border of a sentence.
+        stripped = [line.strip(_ASCII_WHITE_SPACE) for line in lines]
+        return [line if line.isascii() and line[:1] != b"<" and line[-1:] != b">"
+                else clean(line.decode()).encode() for line in stripped]
     except UnicodeDecodeError:
         return None
 

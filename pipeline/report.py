@@ -39,7 +39,7 @@ class Sources:
         Of the corpus stage.
     vocabulary : Vocabulary
     types_counts : (list of str, integer array)
-        The distinct words of the training side and how often they occur.
+        The distinct words of the training side, but `<unk>`, and how often they occur.
     step_counts : dict
         For each side the number of sentences by number of steps (words + 1).
     log : path
@@ -236,17 +236,23 @@ def _sides(sources: Sources) -> list[dict]:
 
 def _coverage(sources: Sources) -> tuple[np.ndarray, np.ndarray, tuple[int, float]]:
     counts = np.sort(np.asarray(sources.types_counts[1], "float64"))[::-1]
-    total = counts.sum()
+    total = _training_words(sources.vocabulary)
     kept = np.unique(np.geomspace(1, len(counts), 300).astype(int))
     shares = np.cumsum(counts)[kept - 1] / total
     outside = sources.vocabulary.counts[sources.vocabulary.unknown]
     return kept + len(SPECIALS), shares, (len(sources.vocabulary), 1 - outside / total)
 
 
+def _training_words(vocabulary: Vocabulary) -> int:
+    """The number of words of the training side, those outside the vocabulary among them."""
+    return sum(vocabulary.counts) - sum(
+        vocabulary.counts[border] for border in (vocabulary.start, vocabulary.end))
+
+
 def _frequent_words(sources: Sources) -> tuple[list[dict], list[dict]]:
     """The most frequent words of the training side in the vocabulary, and outside of it."""
     words, counts = sources.types_counts
-    total = int(np.sum(counts))
+    total = _training_words(sources.vocabulary)
     known = set(sources.vocabulary.words)
     inside: list[dict] = []
     outside: list[dict] = []
@@ -323,7 +329,7 @@ def _render(path: Path, template: str, **values: object) -> None:
         undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters |= {
         "number": lambda value: f"{value:,}",
-        "decimal": lambda value: "–" if math.isnan(value) else f"{value:,.2f}",
+        "decimal": lambda value: "n/a" if value is None else f"{value:,.2f}",
         "percent": _percent,
         "duration": _duration, "size": _size,
         "moment": lambda value: time.strftime("%Y-%m-%d %H:%M", time.localtime(value)),

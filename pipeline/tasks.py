@@ -30,7 +30,7 @@ import luigi.interface
 import luigi.rpc
 from luigi.parameter import ParameterVisibility
 
-from model.files import DamagedFile, UserError, publish
+from model.files import DamagedFile, UserError, publish, to_json
 from model.vocabulary import Vocabulary, read_vocabulary, write_vocabulary
 from pipeline import settings
 from pipeline.artifacts import (
@@ -42,7 +42,8 @@ from pipeline.artifacts import (
     fingerprint,
     receipts,
 )
-from pipeline.corpus import SIDES, corpus_files, part_file, split_corpus
+from pipeline.corpus import count_also_in_training, part_file, split_corpus
+from pipeline.corpus_files import SIDES, Corpus, find_corpus
 from pipeline.download import download, unpack
 from pipeline.kjv import extract_kjv
 from pipeline.model_process import run_model_command
@@ -56,13 +57,18 @@ logger = logging.getLogger("pipeline")
 _SET_PARENT_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of Linux's prctl
 
 # To be raised when the code of a stage makes other bytes from the same ingredients.
-_FORMATS = {"download": 1, "corpus": 2, "tokens": 3, "vocabulary": 1, "shards": 2, "model": 2,
-            "evaluation": 3, "report": 4}
+_FORMATS = {"download": 1, "corpus": 3, "tokens": 4, "vocabulary": 2, "shards": 3, "model": 2,
+            "evaluation": 4, "report": 5}
 
 
 @functools.cache
 def _digests(work: Path) -> DigestCache:
     return DigestCache(work / "digests.json")
+
+
+@functools.cache
+def _corpus(work: Path, train: str, valid: str | None, test: str | None) -> Corpus:
+    return find_corpus(train, valid, test, _digests(work).digest)
 
 
 class Shown(luigi.Task):
@@ -348,19 +354,28 @@ class SplitCorpus(Stage):
             del section[key]
         return section
 
+    def files(self) -> Corpus:
+        """The files, as they were when this process looked at them first; raises UserError."""
+        return _corpus(self.folder, *self.inputs())
+
     def artifact(self) -> Artifact | None:
-        digest = _digests(self.folder).digest
-        files = {}
         try:
-            for side, pattern in zip(SIDES, self.inputs(), strict=True):
-                files[side] = ({str(path): digest(path) for path in corpus_files(pattern)}
-                               if pattern else {})
-        except (UserError, OSError):
-            return None  # run() says what is wrong
+            return self.to_make()
+        except UserError:
+            return None  # reason() says what is wrong
+
+    def to_make(self) -> Artifact:
+        """The artifact; UserError where the corpus is not fit to be read."""
+        files: dict[str, dict[str, str]] = {side: {} for side in SIDES}
+        for file in self.files().files:
+            files[file.side][str(file.path)] = file.digest
         ingredients = {"format": _FORMATS["corpus"], "files": files,
                        "settings": self.reading()}
         path = self.folder / "corpus" / f"{fingerprint(ingredients)}.json"
         return Artifact(self.folder, "corpus", "corpus", path, ingredients)
+
+    def reason(self) -> str:
+        return self.to_make().reason() or "the text of a part is gone"
 
     def is_whole(self) -> bool:
         if not super().is_whole():
@@ -369,25 +384,19 @@ class SplitCorpus(Stage):
         return all(_has_size(self.part_file(part["digest"]), part["bytes"]) for part in parts)
 
     def run(self) -> None:
-        artifact = self.artifact()
-        if artifact is not None:
-            reason = artifact.reason() or "the text of a part is gone"
-            self.say(f"because {reason}")
-            logger.info("%s: %s", self.task_family, reason)
+        corpus, artifact, reason = self.files(), self.to_make(), self.reason()
+        self.say(f"because {reason}")
+        logger.info("%s: %s", self.task_family, reason)
         started = time.monotonic()
-        total = 1 if artifact is None else sum(
-            Path(path).stat().st_size
-            for files in artifact.ingredients["files"].values() for path in files)
+        total = max(1, sum(file.identity.size for file in corpus.files))
         manifest = split_corpus(
-            *self.inputs(),
-            parts_folder=self._parts_folder,
+            corpus,
+            parts_folder=self.parts_folder,
             set_aside_file=self.set_aside_file(artifact),
             known=self._known_parts(),
             progress=_throttled(lambda done: self.say("reading the corpus", done / total)),
             **self.reading(),
         )
-        if artifact is None:
-            raise UserError("the corpus appeared while it was read; run again")
         _digests(self.folder).check_unchanged()
         with publish(artifact.path) as temporary:
             temporary.write_text(json.dumps(manifest, indent=1, ensure_ascii=False))
@@ -397,10 +406,7 @@ class SplitCorpus(Stage):
 
     def manifest(self) -> Manifest:
         """The parts, once the task is complete."""
-        artifact = self.artifact()
-        if artifact is None:
-            raise UserError("the corpus is gone")
-        return _read_manifest(artifact.path)
+        return _read_manifest(self.to_make().path)
 
     def set_aside_file(self, artifact: Artifact | None) -> Path:
         """Where bad lines are set aside, if there are any."""
@@ -414,10 +420,11 @@ class SplitCorpus(Stage):
 
     def part_file(self, digest: str) -> Path:
         """Where a part's text lies."""
-        return part_file(self._parts_folder, digest)
+        return part_file(self.parts_folder, digest)
 
     @property
-    def _parts_folder(self) -> Path:
+    def parts_folder(self) -> Path:
+        """Where the parts' texts lie."""
         return self.folder / "parts"
 
     def _known_parts(self) -> list[dict]:
@@ -742,7 +749,8 @@ class EvaluatePerplexity(Stage):
             # Not what it was made from: a model that is trained once more may start from another.
             "model": (model.artifact().receipt() or {}).get("sha256"),
             "test shards": model.requires().fingerprints("test"),
-            # They go into the metrics, and can change while all shards stay as they are.
+            # These go into the metrics, and can change while the model and the shards stay.
+            "parts": fingerprint(self.corpus_parts()),
             "corpus counts": fingerprint(self.clone(SplitCorpus).manifest().content["counts"]),
         }
         path = self.folder / "report" / "metrics.json"
@@ -752,6 +760,11 @@ class EvaluatePerplexity(Stage):
     def details(self) -> Path:
         """Figures by length and by word, for the report."""
         return self.folder / "report" / "evaluation.json"
+
+    def corpus_parts(self) -> dict[str, list[str]]:
+        """The digests of each side's parts, their order being of no matter."""
+        manifest = self.clone(SplitCorpus).manifest()
+        return {side: sorted(part.digest for part in manifest.parts(side)) for side in SIDES}
 
     def fault(self, artifact: Artifact) -> str | None:
         fault = super().fault(artifact)
@@ -776,16 +789,23 @@ class EvaluatePerplexity(Stage):
         }
         run_model_command("evaluate", job, training.parent / "evaluate.json", self.say)
         figures = json.loads(self.details.read_text())
-        metrics = {
-            **{side: {key: value for key, value in figures["sets"][side].items()
-                      if not isinstance(value, (dict, list))} for side in ("test", "valid")},
+        self.say("looking for sentences that also occur in training", 1.0)
+        corpus = self.clone(SplitCorpus)
+        repeated = count_also_in_training(corpus.parts_folder, self.corpus_parts())
+        metrics: dict = {
+            side: {key: value for key, value in figures["sets"][side].items()
+                   if not isinstance(value, (dict, list))} for side in ("test", "valid")}
+        for side, count in repeated.items():
+            metrics[side]["sentences_also_in_training"] = {
+                "count": count, "share": count / corpus.manifest().sentences(side)}
+        metrics |= {
             "baselines": figures["baselines"],
             "vocabulary": {"size": len(shards.requires().vocabulary().words)},
-            "corpus": self.clone(SplitCorpus).manifest().content["counts"],
+            "corpus": corpus.manifest().content["counts"],
             "train": training_figures(training.parent / "log.jsonl"),
         }
         with publish(artifact.path) as temporary:
-            temporary.write_text(json.dumps(metrics, indent=1))
+            temporary.write_text(to_json(metrics, indent=1))
         return {"details": digest_file(self.details)}
 
 

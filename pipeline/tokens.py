@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
 from pathlib import Path
 from typing import NamedTuple
 
 import h5py
 import numpy as np
 
-from model.files import DamagedFile, UserError, open_hdf5, write_hdf5
+from model.files import open_hdf5, write_hdf5
 from model.tokenization import Tokens, tokenize
-from pipeline.artifacts import DIGEST_DIGITS
-from pipeline.corpus import part_digest
-
-_DIGEST = re.compile(f"[0-9a-f]{{{DIGEST_DIGITS}}}")
+from pipeline.corpus import read_part
 
 
 def write_tokens(
@@ -44,13 +40,7 @@ def write_tokens(
     UserError
         When the part cannot be read or the tokens cannot be written.
     """
-    part_text = Path(part_text)
-    try:
-        text = part_text.read_bytes()
-    except OSError as error:
-        raise UserError(f"cannot read the part {part_text}: {error}.") from error
-    if _DIGEST.fullmatch(part_text.stem) and part_digest(text) != part_text.stem:
-        raise DamagedFile(part_text, "its bytes do not match the digest in its name")
+    text = read_part(part_text)
     sentences = text.decode("utf-8").split("\n")[:-1]
     keys = _keys(text.split(b"\n")[:-1])
     tokens = _in_shard_order(tokenize(sentences, lowercase=lowercase), keys)

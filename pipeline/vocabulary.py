@@ -57,7 +57,8 @@ def build_vocabulary(
                 "room for words."
             )
         room = size - len(SPECIALS)
-        counts = _count_frequent(parts, room)
+        counts = _count_frequent(parts, room + 1)  # one may be <unk>
+        counts.pop(UNKNOWN, None)
         frequent = [entry for entry in counts.items() if entry[1] >= minimum_count]
         chosen = dict(sorted(frequent, key=_order)[:room])
         if not chosen:
@@ -72,11 +73,15 @@ def build_vocabulary(
 
 
 def count_types(parts: Iterable[Types]) -> tuple[list[str], np.ndarray]:
-    """Add up the counts of all words of several parts: (list of str, int64 array (types,))."""
+    """Add up the counts of all words of several parts: (list of str, int64 array (types,)).
+
+    A text's own `<unk>` is none of them.
+    """
     totals: dict[str, int] = {}
     for part in parts:
         for word, count in zip(part.words(), part.counts.tolist()):
             totals[word] = totals.get(word, 0) + count
+    totals.pop(UNKNOWN, None)
     return list(totals), np.fromiter(totals.values(), dtype=np.int64, count=len(totals))
 
 

@@ -99,7 +99,8 @@ class Job:
                 config.set(section, name, value)
         # One process, so that a debugger, and a replaced function, reach everything.
         config.set("worker", "force_multiprocessing", "false")
-        tasks._digests.cache_clear()  # every run looks at the corpus anew
+        for seen in (tasks._digests, tasks._corpus):
+            seen.cache_clear()  # every run looks at the corpus anew
         return task(working_folder=str(self.work))
 
     def build(self, task=tasks.EncodeCorpus):

@@ -14,17 +14,17 @@ import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from model.files import UserError
+from model.files import DamagedFile, UserError
 from pipeline import corpus
 from pipeline.corpus import (
-    SIDES,
     PartCutter,
     SentenceReader,
     choose_sides,
-    corpus_files,
+    count_also_in_training,
     hash_sentences,
     split_corpus,
 )
+from pipeline.corpus_files import SIDES, find_corpus
 
 VERSES = [
     "In the beginning God created the heaven and the earth.",
@@ -54,7 +54,7 @@ def read(path, **options):
 
 
 def naive_sentences(content: bytes) -> list[str]:
-    lines = content.removeprefix(b"\xef\xbb\xbf").decode().split("\n")
+    lines = content.decode().replace("\ufeff", "").split("\n")
     return [s for line in lines if (s := unicodedata.normalize("NFC", line).strip())]
 
 
@@ -66,7 +66,9 @@ def split(folder, train, valid=None, test=None, **options):
         if sentences is not None:
             path.write_text("".join(f"{s}\n" for s in sentences), newline="")
         patterns.append(str(path) if sentences is not None else None)
-    manifest = split_corpus(*patterns, folder / "parts", folder / "set_aside.tsv", **options)
+    manifest = split_corpus(
+        find_corpus(*patterns), folder / "parts", folder / "set_aside.tsv", **options
+    )
     return manifest, {side: read_parts(folder / "parts", manifest, side) for side in SIDES}
 
 
@@ -93,39 +95,17 @@ def cut(sentences, sentences_per_part, block=7):
     return [part.text.decode().split("\n")[:-1] for part in parts]
 
 
+def write_others(folder, beginning=""):
+    """Files for validation and test of a sentence each; their names."""
+    paths = [folder / "other valid.txt", folder / "other test.txt"]
+    for path in paths:
+        path.write_text(f"{beginning}{path.stem}\n")
+    return list(map(str, paths))
+
+
 def known(manifest):
     """Of a manifest, the parts that `KnownParts` may be given."""
     return [part for side in SIDES for part in manifest["sides"][side][:-1]]
-
-
-# Files
-
-
-def test_a_folder_stands_for_its_files_in_sorted_order_without_hidden_ones(tmp_path):
-    for name in ("b.txt", "a/z.txt", "a/b.txt.gz", ".hidden", ".git/config"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_text("x")
-    names = ["a/b.txt.gz", "a/z.txt", "b.txt"]
-    assert corpus_files(str(tmp_path)) == [tmp_path / name for name in names]
-    assert corpus_files(f"{tmp_path}/**/*.txt") == [tmp_path / "a/z.txt", tmp_path / "b.txt"]
-    assert corpus_files(f"{tmp_path}/b.txt") == [tmp_path / "b.txt"]
-
-
-def test_a_file_whose_name_looks_like_a_pattern_is_a_file(tmp_path):
-    (tmp_path / "a[1].txt").write_text("x")
-    assert corpus_files(f"{tmp_path}/a[1].txt") == [tmp_path / "a[1].txt"]
-
-
-def test_a_missing_or_empty_corpus_is_an_error_that_names_it(tmp_path):
-    with pytest.raises(UserError, match="no corpus .*nothing.txt"):
-        corpus_files(str(tmp_path / "nothing.txt"))
-    with pytest.raises(UserError, match=r"no corpus .*\*\.gz"):
-        corpus_files(str(tmp_path / "*.gz"))
-    with pytest.raises(UserError, match=f"{tmp_path} holds no files"):
-        corpus_files(str(tmp_path))
-    os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(UserError, match="neither a regular file nor a folder"):
-        corpus_files(str(tmp_path / "pipe"))
 
 
 # Lines
@@ -165,6 +145,19 @@ def test_text_is_brought_to_nfc(tmp_path):
     path = tmp_path / "corpus.txt"
     path.write_bytes("e\u0301te\u0301\nplain\n\u1112\u1161\u11ab\n".encode())
     assert read(path)[0] == ["été", "plain", "한"]
+
+
+def test_borders_and_invisible_characters_are_no_part_of_a_sentence(tmp_path):
+    path = tmp_path / "corpus.txt"
+    lines = ["<s> one </s>", "<s> </s>", "\u200b\u00ad", "two\u200b\u2060 </s> ", "<b>three</b>"]
+    wanted = ["one", "two", "<b>three</b>"]
+    path.write_bytes("\r\n".join(lines).encode())
+    sentences, _, counts = read(path)
+    assert (sentences, counts["lines"], counts["empty"]) == (wanted, 5, 2)
+    # A bad line makes all others of the block be read one by one.
+    path.write_bytes("\n".join(["nul\0", *lines]).encode())
+    sentences, bad, counts = read(path)
+    assert (sentences, len(bad), counts["empty"]) == (wanted, 1, 2)
 
 
 @pytest.mark.parametrize("suffix", ["", ".gz", ".bz2", ".xz", ".zst", ".GZ"])
@@ -251,23 +244,24 @@ def test_the_first_bad_line_stops_the_run_and_publishes_no_manifest(tmp_path):
     path = tmp_path / "corpus.txt"
     path.write_bytes(b"good\nb\xe4d\n")
     with pytest.raises(UserError, match=rf"{path}, line 2, byte offset 6: not valid UTF-8"):
-        split_corpus(str(path), None, None, tmp_path / "parts", tmp_path / "aside.tsv")
+        split_corpus(find_corpus(str(path)), tmp_path / "parts", tmp_path / "aside.tsv")
     assert not (tmp_path / "aside.tsv").exists()
 
 
 def test_bad_lines_are_set_aside_in_a_table(tmp_path):
     path = tmp_path / "corpus.txt"
-    path.write_bytes("\n".join(VERSES * 50).encode() + b"\na\tb\xff\n")
+    path.write_bytes(b"a\xff\n" + b"%d\n" * 300 % tuple(range(300)) + b"a\tb\xff\n")
     table = tmp_path / "aside.tsv"
     manifest = split_corpus(
-        str(path), str(path), str(path), tmp_path / "parts", table, on_bad_line="set_aside"
-    )
-    assert manifest["counts"]["set_aside"] == 3
+        find_corpus(str(path)), tmp_path / "parts", table, valid_share=0.2, test_share=0.2,
+        on_bad_line="set_aside",
+    )  # fmt: skip
+    assert manifest["counts"]["set_aside"] == 2
     rows = [line.split("\t") for line in table.read_text().splitlines()]
     assert rows[0] == ["file", "line", "offset", "reason", "raw"]
-    assert rows[1][:3] == [str(path), "301", str(path.stat().st_size - 2)]
-    assert rows[1][4] == r"a\tb\xff"
-    assert len(rows) == 4
+    assert rows[2][:3] == [str(path), "302", str(path.stat().st_size - 2)]
+    assert rows[2][4] == r"a\tb\xff"
+    assert len(rows) == 3
 
 
 def test_utf_16_is_recognised(tmp_path):
@@ -361,9 +355,9 @@ def test_given_sides_are_taken_whole_and_missing_ones_are_drawn(tmp_path):
 
 def test_a_side_without_sentences_is_an_error(tmp_path):
     with pytest.raises(UserError, match="train.txt leaves no sentence for the train side"):
-        split(tmp_path, [], valid=VERSES, test=VERSES)
+        split(tmp_path, [], valid=VERSES, test=VERSES[:2])
     with pytest.raises(UserError, match="test.txt leaves no sentence for the test side"):
-        split(tmp_path, VERSES, valid=VERSES, test=["", " "])
+        split(tmp_path, VERSES, valid=VERSES[:2], test=["", " "])
     with pytest.raises(UserError, match=r"so small \(1 sentences\).*VALID=file"):
         split(tmp_path, ["In the beginning"])
     with pytest.raises(UserError, match="must leave room for training"):
@@ -372,6 +366,42 @@ def test_a_side_without_sentences_is_an_error(tmp_path):
         split(tmp_path, VERSES, on_bad_line="skip")
     with pytest.raises(UserError, match="sentences_per_part is 0"):
         split(tmp_path, VERSES, sentences_per_part=0)
+
+
+@given(
+    texts=st.lists(st.lists(st.sampled_from(["a", " a", "b\r", "é", "e\u0301", "c", "", "d"]),
+                            max_size=8), min_size=3, max_size=3),
+    given_sides=st.tuples(st.booleans(), st.booleans()),
+)  # fmt: skip
+def test_sentences_that_also_occur_in_training_are_counted(
+    tmp_path_factory, texts, given_sides
+):
+    texts[0] += map(str, range(50))
+    for number, text in enumerate(texts[1:]):
+        text.append(f"only here {number}")
+    if not given_sides[0]:
+        texts[1] = None
+    if not given_sides[1]:
+        texts[2] = None
+    folder = tmp_path_factory.mktemp("corpus")
+    manifest, sides = split(folder, *texts, valid_share=0.2, test_share=0.2, sentences_per_part=9)
+    training = {s for part in sides["train"] for s in part}
+    expected = {side: sum(s in training for part in sides[side] for s in part)
+                for side in ("valid", "test")}  # fmt: skip
+    digests = {side: [part["digest"] for part in manifest["sides"][side]] for side in SIDES}
+    assert count_also_in_training(folder / "parts", digests) == expected
+    for side, was_given in zip(("valid", "test"), given_sides):
+        assert was_given or expected[side] == 0  # a hash knows no other side
+
+
+def test_sentences_are_not_counted_in_a_damaged_part(tmp_path):
+    manifest, _ = split(tmp_path, VERSES, VERSES[:2], VERSES[1:2])
+    digests = {side: [part["digest"] for part in manifest["sides"][side]] for side in SIDES}
+    assert count_also_in_training(tmp_path / "parts", digests) == {"valid": 2, "test": 1}
+    path = tmp_path / "parts" / f"{digests['train'][0]}.txt"
+    path.write_bytes(path.read_bytes().replace(b"Jesus", b"jesus"))
+    with pytest.raises(DamagedFile, match=path.name):
+        count_also_in_training(tmp_path / "parts", digests)
 
 
 # Parts
@@ -433,7 +463,7 @@ def test_known_parts_make_no_difference(
         table = folder / f"{name}.tsv"
         try:
             manifest = split_corpus(
-                str(folder / name), *[str(folder / "other.txt")] * 2, folder / "parts", table,
+                find_corpus(str(folder / name), *others_given), folder / "parts", table,
                 **options, **others)  # fmt: skip
         except UserError as error:
             return str(error).replace(f"/{name}/", "/NAME/")
@@ -441,7 +471,7 @@ def test_known_parts_make_no_difference(
             entry["path"] = entry["path"].replace(f"/{name}/", "/NAME/")
         return manifest, table.exists() and table.read_text().replace(f"/{name}/", "/NAME/")
 
-    (folder / "other.txt").write_text("1\tother\n" if form == "leipzig" else "other\n")
+    others_given = write_others(folder, "1\t" if form == "leipzig" else "")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(corpus, "_BLOCK_BYTES", block_bytes)
         patch.setattr(corpus, "_LARGEST_PART_BYTES", largest_part_bytes)
@@ -455,12 +485,12 @@ def test_a_line_that_grew_in_nfc_is_too_long_where_it_comes_again(tmp_path):
     line = "\u0958" * 30  # 90 bytes; in NFC, where it is two characters, 180
     sentences = [f"{line} {n}" for n in range(100)]
     options = {"sentences_per_part": 10, "max_line_bytes": 100, "on_bad_line": "set_aside"}
-    manifest, sides = split(tmp_path, sentences, VERSES, VERSES, **options)
+    manifest, sides = split(tmp_path, sentences, VERSES, VERSES[:2], **options)
     again = ["short", *(sentence for part in sides["train"] for sentence in part)]
-    changed, _ = split(tmp_path, again, VERSES, VERSES, known=known(manifest), **options)
+    changed, _ = split(tmp_path, again, VERSES, VERSES[:2], known=known(manifest), **options)
     assert changed["counts"]["set_aside"] == len(sentences)
     again = [*again[1:], again[0]]
-    changed, _ = split(tmp_path, again, VERSES, VERSES, known=known(manifest), **options)
+    changed, _ = split(tmp_path, again, VERSES, VERSES[:2], known=known(manifest), **options)
     assert changed["counts"]["set_aside"] == len(sentences)
 
 
@@ -471,15 +501,14 @@ def test_lines_of_known_parts_are_not_looked_at(tmp_path, monkeypatch, form):
     monkeypatch.setattr(corpus, "_good_lines", lambda lines, *_: looked_at.extend(lines) or (
         [line.strip().removeprefix(b"7\t") for line in lines]))  # fmt: skip
     sentences = [f"{verse} {n}" for n in range(3000) for verse in VERSES]
-    (tmp_path / "other.txt").write_text("7\tother\n")
+    others = write_others(tmp_path, "7\t")
 
     def split_again(**options):
         looked_at.clear()
         path = tmp_path / "train.txt"
         path.write_text("".join(map(form.format, sentences)), newline="")
-        others = [str(tmp_path / "other.txt")] * 2
-        return split_corpus(str(path), *others, tmp_path / "parts", tmp_path / "bad.tsv",
-                            sentences_per_part=600, **options)  # fmt: skip
+        return split_corpus(find_corpus(str(path), *others), tmp_path / "parts",
+                            tmp_path / "bad.tsv", sentences_per_part=600, **options)  # fmt: skip
 
     manifest = split_again()
     assert len(looked_at) == len(sentences) + 2
@@ -499,11 +528,13 @@ def test_lines_of_known_parts_are_not_looked_at(tmp_path, monkeypatch, form):
 
 def test_a_known_part_that_is_gone_or_damaged_is_published_again(tmp_path):
     sentences = [f"{verse} {n}" for n in range(100) for verse in VERSES]
-    manifest, sides = split(tmp_path, sentences, VERSES, VERSES, sentences_per_part=50)
+    manifest, sides = split(tmp_path, sentences, VERSES, VERSES[:2], sentences_per_part=50)
     first, second = (tmp_path / "parts" / f"{part['digest']}.txt" for part in known(manifest)[:2])
     first.unlink()
     second.write_bytes(second.read_bytes()[:-5] + b"?????")
-    again = split(tmp_path, sentences, VERSES, VERSES, sentences_per_part=50, known=known(manifest))
+    again = split(
+        tmp_path, sentences, VERSES, VERSES[:2], sentences_per_part=50, known=known(manifest)
+    )
     assert again == (manifest, sides)
 
 
@@ -540,18 +571,19 @@ def test_the_stream_of_a_side_runs_across_files(tmp_path):
         (tmp_path / f"corpus/{number:02}.txt").write_text(f"{VERSES[number % 6]} {number}\n")
     folder = str(tmp_path / "corpus")
     progress = []
+    found = find_corpus(folder, *write_others(tmp_path))
     manifest = split_corpus(
-        folder, folder, folder, tmp_path / "parts", tmp_path / "aside", progress=progress.append
+        found, tmp_path / "parts", tmp_path / "aside", progress=progress.append
     )
     assert [part["sentences"] for part in manifest["sides"]["train"]] == [100]
-    assert manifest["counts"]["files"] == 300
+    assert manifest["counts"]["files"] == 102
     assert manifest["files"][1] == {
         "side": "train",
         "path": f"{folder}/01.txt",
         "sentences": 1,
         "bytes": len(VERSES[1]) + 4 - 1,
     }
-    assert progress[-1] == 3 * sum(len(f"{VERSES[n % 6]} {n}\n") for n in range(100))
+    assert progress[-1] == sum(file.path.stat().st_size for file in found.files)
 
 
 def test_a_repeated_sentence_makes_neither_tiny_nor_endless_parts():
@@ -585,6 +617,7 @@ def test_parts_that_are_there_are_left_and_damaged_ones_repaired(tmp_path):
 
 
 def test_a_corpus_that_changes_while_it_is_read_is_an_error(tmp_path):
+    (tmp_path / "others").mkdir()
     for name in ("a.txt", "b.txt"):
         (tmp_path / name).write_text("\n".join(VERSES * 100))
 
@@ -602,8 +635,9 @@ def test_a_corpus_that_changes_while_it_is_read_is_an_error(tmp_path):
     def remove(_):
         (tmp_path / "c.txt").unlink(missing_ok=True)
 
-    pattern = str(tmp_path / "*.txt")
+    others = write_others(tmp_path / "others")
     for name, change in (("a", replace), ("b", append), ("c", add), ("c", remove)):
         fault = "cannot read .*c.txt" if change is remove else f"{name}.txt changed while"
         with pytest.raises(UserError, match=fault):
-            split_corpus(pattern, pattern, pattern, tmp_path / "p", tmp_path / "s", progress=change)
+            split_corpus(find_corpus(str(tmp_path / "*.txt"), *others), tmp_path / "p",
+                         tmp_path / "s", progress=change)  # fmt: skip

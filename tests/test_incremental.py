@@ -300,6 +300,28 @@ def test_a_sentence_never_changes_side(job):
     assert len(both) >= 500 and all(before[line] == after[line] for line in both)
 
 
+def test_sentences_that_also_occur_in_training_are_told(job):
+    def also_in_training():
+        metrics = json.loads((job.work / "report" / "metrics.json").read_text())
+        return {side: metrics[side]["sentences_also_in_training"] for side in ("valid", "test")}
+
+    others = ["word01 nowhere else", "word02 nor this one"]
+    write(job.valid, [*job.lines[:3], *job.lines[2:4], *others, "word03 neither"])
+    write(job.test, others)
+    job.build(ROOT)
+    assert also_in_training() == {"valid": {"count": 5, "share": 5 / 8},
+                                  "test": {"count": 0, "share": 0}}
+    # The same words in another order: the vocabulary, and the test's shards, stay.
+    job.lines[3] = " ".join(reversed(job.lines[3].split()))
+    write(job.train, job.lines)
+    assert "EvaluatePerplexity" in stages(job.build(ROOT))
+    assert also_in_training()["valid"]["count"] == 4
+    job.set("corpus", valid="", valid_share=0.1)  # drawn by hash: never
+    job.build(ROOT)
+    assert also_in_training() == {"valid": {"count": 0, "share": 0},
+                                  "test": {"count": 0, "share": 0}}
+
+
 MODEL = {"TrainModel", "EvaluatePerplexity"}
 SHARDS = {"BuildVocabulary", "EncodePart"} | MODEL
 
@@ -577,10 +599,16 @@ def test_surplus_models_are_the_oldest_but_not_what_the_newest_came_from(tmp_pat
     assert surplus(5, 5) == []
 
 
-def test_a_corpus_that_is_gone_is_an_error_and_keeps_everything(job):
+@pytest.mark.parametrize("change, message", [
+    (lambda job: job.train.unlink(), "there is no corpus"),
+    (lambda job: job.set("corpus", path=job.folder / "*.txt"), "valid.txt is given for training"),
+    (lambda job: shutil.copy(job.test, job.train), "train.txt and .*test.txt have the same"),
+])
+def test_a_corpus_that_is_gone_or_unfit_is_an_error_and_keeps_everything(job, change, message):
     job.build()
     before = results(job.work)
-    job.train.unlink()
-    with pytest.raises(UserError, match="there is no corpus"):
-        job.build()
+    change(job)
+    for command in (job.why, job.build):
+        with pytest.raises(UserError, match=message):
+            command()
     assert results(job.work) == before

@@ -15,7 +15,11 @@ from model import scoring
 from model.__main__ import _write_json, main
 from model.checkpoint import Checkpoint, write_checkpoint
 from model.evaluation import evaluate
-from model.shards import ShardReader
+from model.inference import load_network, read_model
+from model.shards import ShardReader, write_shard
+from model.training import compile_log_probabilities
+from pipeline.corpus import split_corpus
+from pipeline.tokens import write_tokens
 from tests.lstm_reference import forward_and_gradients
 
 LINES = [
@@ -96,9 +100,6 @@ def score(capsys, made, text, *flags):
 
 
 def test_the_total_is_that_of_the_evaluation(capsys, made):
-    from model.inference import load_network, read_model
-    from model.training import compile_log_probabilities
-
     _, total = score(capsys, made, made["text"])
     log_probabilities = compile_log_probabilities(load_network(read_model(made["model"])))
     totals = evaluate(log_probabilities, ShardReader([made["shard"]]), made["vocabulary"]).totals
@@ -164,6 +165,30 @@ def test_lines_are_read_as_the_corpus_reads_them(capsys, made, tmp_path):
     assert (total["sentences"], total["tokens"]) == (2, 7)
     text.write_bytes(b"")
     assert score(capsys, made, text)[1]["perplexity"] is None
+
+
+def test_special_words_and_invisible_characters_are_read_as_the_corpus_reads_them(
+        capsys, made, tmp_path):
+    text = tmp_path / "text.txt"
+    text.write_text("the <unk> said unto the <unk>\n<s> the o\u00adil </s>\n<s> </s>\n\u200b\n"
+                    "<UNK>\nthe <unk>.\n")
+    manifest = split_corpus(str(text), str(text), str(text), parts_folder=tmp_path,
+                            set_aside_file=tmp_path / "none")
+    part, = manifest["sides"]["test"]
+    write_tokens(tmp_path / f"{part['digest']}.txt", tmp_path / "tokens.h5", lowercase=True)
+    write_shard(tmp_path / "tokens.h5", made["vocabulary"], tmp_path / "shard.h5")
+    log_probabilities = compile_log_probabilities(load_network(read_model(made["model"])))
+    totals = evaluate(log_probabilities, ShardReader([tmp_path / "shard.h5"]),
+                      made["vocabulary"]).totals
+    lines, total = score(capsys, made, text, "--words")
+    assert [[word["word"] for word in line["words"]] for line in lines] == [
+        ["the", "<unk>", "said", "unto", "the", "<unk>", "</s>"], ["the", "oil", "</s>"], [], [],
+        ["<unk>", "</s>"], ["the", "<", "unk", ">", ".", "</s>"]]
+    assert [word["oov_count"] for word in lines[0]["words"]] == [0, 1, 1, 1, 0, 1, 0]
+    for key in ("sentences", "tokens", "oov_count"):
+        assert total[key] == totals.figures()[key]
+    assert (total["sentences"], total["tokens"]) == (4, 7 + 3 + 2 + 6)
+    assert total["log_probability"] == pytest.approx(totals.log_probability, rel=1e-6)
 
 
 @pytest.mark.parametrize("content, message", [
@@ -315,6 +340,10 @@ def test_temperature_0_takes_the_likeliest_word_after_the_prefix(capsys, made):
                                      "--prefix", " The zebra")
     assert first == second and first.startswith("the zebra")
     assert error == "outside the vocabulary, so <unk> to the model: zebra\n"
+    (bordered,), error = samples(capsys, made, "--count", "1", "--temperature", "0",
+                                 "--prefix", "<s> the\u200b <unk>")
+    assert bordered.split()[:2] == ["the", "<unk>"] and error == ""
+    assert bordered.split()[2:] == first.split()[2:]  # a zebra is unknown
     words = ["the", "zebra"]
     for _ in range(3):
         likely = max((word for word in vocabulary.words if word not in ("<s>", "<unk>")),

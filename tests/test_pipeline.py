@@ -16,7 +16,7 @@ import pytest
 from luigi.rpc import RemoteScheduler
 
 from pipeline import daemon
-from pipeline.__main__ import keep_interrupts
+from pipeline.__main__ import _table, keep_interrupts
 from tests.jobs import REPOSITORY, Job, free_port, kill_group, results, write
 
 
@@ -43,12 +43,26 @@ def test_a_run_tells_why_and_what_came_of_it(finished):
                                         "tokens", "sentences"}
         assert f"{metrics[side]['perplexity']:,.2f}" in output
     assert metrics["test"]["sentences"] == 60 and metrics["corpus"]["sentences"] == 320
+    train, valid, test = (path.read_text().splitlines()
+                          for path in (job.train, job.valid, job.test))
+    for side, lines in (("valid", valid), ("test", test)):
+        count = sum(line in train for line in lines)
+        assert metrics[side]["sentences_also_in_training"] == {"count": count, "share": count / 60}
     assert metrics["vocabulary"]["size"] == 60
     assert metrics["train"]["epochs"] == 2
     assert metrics["train"]["updates"] == 2 * -(-200 // 16)
     assert metrics["train"]["tokens_per_second"] > 0
     report = job.work / "report" / "index.html"
     assert str(report) in output and report.is_file()
+
+
+def test_the_result_shows_sentences_that_also_occur_in_training(finished):
+    metrics = finished[0].metrics()
+    for side, count in (("test", 0), ("valid", 0)):
+        metrics[side]["sentences_also_in_training"] = {"count": count, "share": count / 60}
+    assert "also in training" not in _table(metrics)
+    metrics["valid"]["sentences_also_in_training"] = {"count": 3, "share": 0.05}
+    assert re.search(r"^also in training +0 \(0.00%\) +3 \(5.00%\)$", _table(metrics), re.M)
 
 
 def test_an_unchanged_run_does_nothing(finished):
@@ -154,6 +168,15 @@ def test_a_wrong_setting_is_one_clear_error(job, section, values, message):
         "[training] ", "").replace("[vocabulary] ", "")
     assert "Traceback" not in output
     assert not (job.work / "models").exists() or not list(job.work.glob("models/*/model.h5"))
+
+
+def test_text_on_two_sides_is_one_clear_error(job):
+    job.set("corpus", path=job.folder / "t*.txt")
+    for command, code in ((["run", "--scheduler", "local"], 30), (["why"], 1)):
+        found, output = job.run(*command)
+        assert found == code and "Traceback" not in output
+        assert f"error: {job.test} is given for training and for the test both" in output
+    assert not (job.work / "parts").exists()
 
 
 def test_a_bad_line_stops_the_run_with_its_place_or_is_set_aside(job):

@@ -61,6 +61,7 @@ def make_sources(tmp_path, make_shards):
         details = evaluate(lambda x, y: table[x, y], reader, vocabulary).details(vocabulary)
         figures = {key: value for key, value in details.items() if not isinstance(
             value, (dict, list))}
+        figures["sentences_also_in_training"] = {"count": 2, "share": 0.25}
         (folder / "log.jsonl").write_text(log_lines() if log is None else log)
         (folder / "set_aside.tsv").write_text(
             "file\tline\toffset\treason\traw\n"
@@ -134,7 +135,8 @@ def test_the_report_says_all_and_needs_no_network(tmp_path, make_sources):
     assert all(reference in local or reference.startswith("#") for reference in page.references)
     assert not re.search(r"url\((?!#)|@import|<script|<link[^>]*stylesheet", page.source)
     for text in ("words in the sentence", "training tokens covered (%)", "tokens per second",
-                 "learning rate", "rate halved", "time (minutes)", "(an empty sentence)"):
+                 "learning rate", "rate halved", "time (minutes)", "(an empty sentence)",
+                 "Sentences that also occur in training 2 (25"):
         assert text in page.words()
 
 

@@ -15,10 +15,11 @@ import theano
 
 from model import training
 from model.checkpoint import read_checkpoint
+from model.configuration import OPTIMISERS
 from model.files import DamagedFile, UserError
 from model.network import NetworkConfig, build_network
 from model.shards import ShardReader
-from model.training import Stopped, TrainingConfig, TrainingJob, train
+from model.training import Diverged, Stopped, TrainingConfig, TrainingJob, WorkClock, train
 
 CONFIG = dict(
     optimiser="adam", rate=0.02, window=32, denominator="sentences", micro_batch_sentences=16,
@@ -132,7 +133,7 @@ def test_a_stopped_training_ends_bit_identical(tmp_path, corpus, uninterrupted, 
     assert log_without_times(stopped.log) == log_without_times(uninterrupted.log)
 
 
-def test_a_loss_that_is_not_finite_names_the_batch_and_keeps_the_checkpoint(
+def test_a_loss_that_is_not_finite_is_named_and_the_checkpoint_kept(
         tmp_path, corpus, monkeypatch):
     broken = job(tmp_path, corpus, checkpoint_minutes=0.0)
     real, calls = training.Trainer, iter(range(10**9))
@@ -145,9 +146,78 @@ def test_a_loss_that_is_not_finite_names_the_batch_and_keeps_the_checkpoint(
         return result
 
     monkeypatch.setattr(training, "Trainer", trainer)
-    with pytest.raises(UserError, match=r"epoch 1, window \d+, micro-batch \d+ .*last\.h5"):
+    with pytest.raises(Diverged, match=r"from update 6 on: .* nan.* Lower .*last\.h5"):
         train(broken)
     assert all(np.isfinite(v).all() for v in read_checkpoint(broken.last).parameters.values())
+    assert not broken.model.exists()
+
+
+@pytest.mark.parametrize("checkpoint_minutes", [0.0, 60.0])
+def test_a_diverged_training_is_noticed_within_a_window(tmp_path, corpus, checkpoint_minutes):
+    """Momentum of rate 1000: the loss stays finite, and is absurd."""
+    broken = job(tmp_path, corpus, optimiser="momentum", rate=1000.0,
+                 checkpoint_minutes=checkpoint_minutes)
+    with pytest.raises(Diverged, match=r"from update 1 on: .*Lower \[training\] rate"):
+        train(broken)
+    assert not broken.model.exists() and not broken.best.exists()
+    if checkpoint_minutes == 0:  # what is kept is from before the step that spoiled it
+        assert read_checkpoint(broken.last).position["updates"] == 0
+
+
+def test_a_validation_that_is_not_finite_is_never_published(tmp_path, corpus, monkeypatch):
+    def evaluation(*_):
+        return SimpleNamespace(totals=SimpleNamespace(figures=lambda: {"perplexity": math.inf}))
+
+    monkeypatch.setattr(training, "evaluate", evaluation)
+    broken = job(tmp_path, corpus)
+    with pytest.raises(Diverged, match="not finite"):
+        train(broken)
+    assert not broken.model.exists() and not broken.best.exists()
+
+
+def test_a_training_worse_than_guessing_is_not_published(tmp_path, corpus, monkeypatch):
+    size = len(corpus[3])
+
+    def evaluation(*_):
+        return SimpleNamespace(
+            totals=SimpleNamespace(figures=lambda: {"perplexity": size * 1.01}))
+
+    monkeypatch.setattr(training, "evaluate", evaluation)
+    with theano.configparser.change_flags(linker="py", optimizer="fast_compile"):
+        for _ in range(2):  # and not by the next run either
+            with pytest.raises(Diverged, match="guessing"):
+                train(job(tmp_path, corpus, NetworkConfig(3), window=1024, max_epochs=1))
+    assert not job(tmp_path, corpus).model.exists()
+
+
+def test_time_in_which_nothing_ran_is_no_work(monkeypatch, caplog):
+    wall, computed = iter([0, 3, 103, 105, 205]), iter([0, 3, 4, 6, 100])
+    monkeypatch.setattr(training.time, "monotonic", lambda: next(wall))
+    monkeypatch.setattr(training.time, "process_time", lambda: next(computed))
+    clock = WorkClock(10.0)
+    assert [clock.seconds() for _ in range(4)] == [13, 14, 16, 116]
+    assert caplog.messages == ["for 99 s the training did not run (suspended?); they do not count "
+                               "for its time budget"]
+
+
+def test_a_validation_that_outlasts_the_time_budget_ends_the_training(
+        tmp_path, corpus, monkeypatch):
+    real = training.evaluate
+    late = []
+
+    def evaluate(*arguments):
+        late.append(True)
+        return real(*arguments)
+
+    monkeypatch.setattr(training, "evaluate", evaluate)
+    monkeypatch.setattr(WorkClock, "seconds", lambda _: 10.0 + 600 * len(late))
+    with theano.configparser.change_flags(linker="py", optimizer="fast_compile"):
+        short = job(tmp_path, corpus, NetworkConfig(3), window=512, max_minutes=5.0)
+        train(short)
+    rates = [line["rate"] for line in log_without_times(short.log) if "rate" in line]
+    assert rates and min(rates) > 0
+    last = read_checkpoint(short.last).position
+    assert last["finished"] == "max_minutes" and last["updates"] == len(rates)
 
 
 def test_a_damaged_checkpoint_is_named_and_set_aside(tmp_path, corpus):
@@ -193,6 +263,7 @@ def test_a_stall_halves_the_rate_and_patience_ends_the_training(tmp_path, corpus
     assert last.position["finished"] == "stalled"
     assert [entry["halvings"] for entry in last.history] == [0, 0, 1, 2, 2, 3, 4, 5]
     assert read_checkpoint(stalled.model).position["best_perplexity"] == 7.0
+    assert last.position["stalled_at"] < 1
     halvings, rates = 0, []
     for line in log_without_times(stalled.log):
         halvings = line.get("halvings", halvings)
@@ -202,9 +273,10 @@ def test_a_stall_halves_the_rate_and_patience_ends_the_training(tmp_path, corpus
     assert len(set(rates)) == 5
 
 
-@pytest.mark.parametrize("optimiser", training.OPTIMISERS)
+@pytest.mark.parametrize("optimiser", OPTIMISERS)
 def test_every_optimiser_goes_on_where_it_was_stopped(tmp_path, corpus, optimiser):
-    options = dict(optimiser=optimiser, rate=0.01, window=512, max_epochs=1)
+    rate = 1.0 if optimiser == "adadelta" else 0.01
+    options = dict(optimiser=optimiser, rate=rate, window=512, max_epochs=1)
     with theano.configparser.change_flags(linker="py", optimizer="fast_compile"):
         whole = job(tmp_path / "whole", corpus, NetworkConfig(3), **options)
         train(whole)
@@ -227,11 +299,14 @@ def test_a_time_budget_that_is_not_met_changes_nothing(tmp_path, corpus, uninter
         np.testing.assert_array_equal(read_checkpoint(bounded.model).parameters[name], value)
 
 
-def test_the_time_budget_ends_the_training_with_a_usable_model(tmp_path, corpus):
-    short = job(tmp_path, corpus, max_minutes=1e-6)
+def test_the_time_budget_ends_the_training_with_a_usable_model(tmp_path, corpus, monkeypatch):
+    ticks = iter(range(10**9))
+    short = job(tmp_path, corpus, max_minutes=1.0)
+    monkeypatch.setattr(WorkClock, "seconds", lambda clock: 0.1 * next(ticks))
     train(short)
-    assert read_checkpoint(short.model).position["finished"] == "max_minutes"
-    assert read_checkpoint(short.model).position["best_perplexity"] > 1
+    position = read_checkpoint(short.model).position
+    assert position["finished"] == "max_minutes"
+    assert 1 < position["best_perplexity"] < len(corpus[3])
 
 
 def test_a_warm_start_carries_weights_over_by_word(tmp_path, corpus, uninterrupted, make_shards):

@@ -84,6 +84,19 @@ def test_the_most_frequent_words_are_chosen(words, size, minimum_count, parts, f
     )
 
 
+@pytest.mark.parametrize("frequent", [1, 16])
+def test_unk_in_the_text_is_counted_and_takes_no_place(frequent):
+    words = [*["<unk>"] * 9, *"aaaabbbccd"]
+    with mock.patch("pipeline.vocabulary._FREQUENT", frequent):
+        vocabulary = build_vocabulary(count(words, parts=2), 5, size=5)
+    assert list(zip(vocabulary.words, vocabulary.counts)) == [
+        ("<unk>", 9 + 2 + 1), ("</s>", 5), ("<s>", 5), ("a", 4), ("b", 3),
+    ]  # fmt: skip
+    assert count_types(count(words))[0] == list("abcd")
+    with pytest.raises(UserError, match="no word occurs"):
+        build_vocabulary(count(["<unk>"]), 1, size=9)
+
+
 @pytest.mark.parametrize(
     ("parts", "best"),
     [

@@ -1,0 +1,210 @@
+"""What the network and its training can be told, and which values make sense."""
+
+from __future__ import annotations
+
+import math
+import re
+import typing
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from model.files import UserError
+
+# Rules of Lasagne's, by their names there.
+OPTIMISERS = ("adagrad", "adam", "rmsprop", "momentum", "adadelta")
+
+
+@dataclass(frozen=True)
+class Rule:
+    """Which values a setting may have: finite numbers within bounds, or words.
+
+    Parameters
+    ----------
+    kind : {bool, int, float, str}
+    at_least, above, at_most, below : float, optional
+        Bounds of a number.
+    choices : tuple of str, optional
+        The words that there are; none for any text.
+    pattern : str, optional
+        A regular expression that all of a text has to match.
+    described : str, optional
+        What it stands for, as in "it must be ...".
+    """
+
+    kind: type
+    at_least: float = -math.inf
+    above: float = -math.inf
+    at_most: float = math.inf
+    below: float = math.inf
+    choices: tuple[str, ...] = ()
+    pattern: str = ".*"
+    described: str = ""
+
+    def __str__(self) -> str:
+        """What a value must be: "a whole number of at least 1"."""
+        if self.kind is bool:
+            return "true or false"
+        if self.kind is str:
+            return self.described or " or ".join(
+                [", ".join(self.choices[:-1]), self.choices[-1]] if self.choices else ["text"])
+        name = "a whole number" if self.kind is int else "a number"
+        if self.at_least > -math.inf and self.at_most < math.inf:
+            return f"{name} from {self.at_least:,} to {self.at_most:,}"
+        bounds = [f"{words} {bound:,}" for words, bound in (
+            ("of at least", self.at_least), ("above", self.above),
+            ("of at most", self.at_most), ("below", self.below)) if math.isfinite(bound)]
+        return " ".join([name, " and ".join(bounds)]).strip()
+
+    def allows(self, value: Any) -> bool:
+        """Whether a value is one of those."""
+        if self.kind is bool:
+            return isinstance(value, bool)
+        if self.kind is str:
+            return (isinstance(value, str) and re.fullmatch(self.pattern, value) is not None
+                    and (not self.choices or value in self.choices))
+        wanted = int if self.kind is int else (int, float)
+        return (isinstance(value, wanted) and not isinstance(value, bool)
+                and -math.inf < value < math.inf
+                and self.at_least <= value <= self.at_most and self.above < value < self.below)
+
+    def parse(self, text: str) -> Any:
+        """The value that a text stands for.
+
+        Raises
+        ------
+        ValueError
+            When it is not allowed; says what is.
+        """
+        value: Any = text
+        try:
+            if self.kind is bool:
+                value = {"true": True, "false": False}[text.lower()]
+            elif self.kind is not str:
+                value = self.kind(text)
+        except (KeyError, ValueError):
+            value = None
+        if not self.allows(value):
+            raise ValueError(f"it must be {self}")
+        return value
+
+
+def rules(config: type) -> dict[str, Rule]:
+    """The rules of a configuration's fields, by name."""
+    hints = typing.get_type_hints(config, include_extras=True)
+    return {name: hint.__metadata__[0] for name, hint in hints.items()}
+
+
+def _check(section: str, config: Any) -> None:
+    for name, rule in rules(type(config)).items():
+        value = getattr(config, name)
+        if not rule.allows(value):
+            raise UserError(f"[{section}] {name} = {value}: it must be {rule}")
+
+
+_SWITCH = Rule(bool)
+_AMOUNT = Rule(int, at_least=1)
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """What the network looks like.
+
+    Parameters
+    ----------
+    num_units : int
+        Hidden units of each recurrent layer.
+    num_layers : int
+        Recurrent layers, one on the other.
+    grad_clipping : float
+        Bound on the gradient of the gates' pre-activations at every step; 0 for none.
+    peepholes : bool
+        Whether the gates see the cell.
+    learn_init : bool
+        Whether the state before the first word is learned, or zero.
+    dropout : float
+        Share of the outputs of each recurrent layer that is dropped in training, none of the
+        recurrent state (Zaremba et al., 2014).
+    recurrence : {"fused", "scan"}
+        How the recurrence is computed; the result is the same.
+
+    Raises
+    ------
+    UserError
+        On a value that makes no sense; names it.
+
+    References
+    ----------
+    W. Zaremba, I. Sutskever, O. Vinyals: Recurrent neural network regularization. arXiv:1409.2329.
+    """
+
+    num_units: Annotated[int, _AMOUNT]
+    num_layers: Annotated[int, _AMOUNT] = 1
+    grad_clipping: Annotated[float, Rule(float, at_least=0)] = 5.0
+    peepholes: Annotated[bool, _SWITCH] = True
+    learn_init: Annotated[bool, _SWITCH] = False
+    dropout: Annotated[float, Rule(float, at_least=0, below=1)] = 0.0
+    recurrence: Annotated[str, Rule(str, choices=("fused", "scan"))] = "fused"
+
+    def __post_init__(self):
+        _check("network", self)
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """How the network is trained; luigi.cfg explains each value.
+
+    Parameters
+    ----------
+    optimiser : str
+        A key of `OPTIMISERS`: rules of Lasagne's, see References.
+    rate : float
+        Learning rate.
+    window : int
+        Sentences per update.
+    denominator : {"sentences", "tokens"}
+        What the summed gradients of a window are divided by.
+    micro_batch_sentences, micro_batch_tokens : int
+        Bounds on what is computed at a time.
+    max_epochs : int
+    max_minutes : float
+        Time budget of the training, over all its runs; 0 for none.
+    cooldown : float
+        Share of the training, at its end, over which the rate falls linearly to zero.
+    validations_per_epoch : int
+    patience : int
+        After so many validations in a row without a new best the training has stalled: see
+        `model.schedule.end_share`.
+    shards_in_memory : int
+    seed : int
+
+    Raises
+    ------
+    UserError
+        On a value that makes no sense; names it.
+
+    References
+    ----------
+    adagrad: J. Duchi, E. Hazan, Y. Singer: Adaptive subgradient methods for online learning and
+    stochastic optimization. JMLR 12, 2011. adam: D. Kingma, J. Ba: Adam: a method for stochastic
+    optimization. ICLR 2015. rmsprop: T. Tieleman, G. Hinton: Lecture 6.5, Coursera, 2012. adadelta:
+    M. Zeiler: ADADELTA: an adaptive learning rate method. arXiv:1212.5701. momentum: B. Polyak:
+    Some methods of speeding up the convergence of iteration methods, 1964.
+    """
+
+    optimiser: Annotated[str, Rule(str, choices=OPTIMISERS)]
+    rate: Annotated[float, Rule(float, above=0)]
+    window: Annotated[int, _AMOUNT]
+    denominator: Annotated[str, Rule(str, choices=("sentences", "tokens"))]
+    micro_batch_sentences: Annotated[int, _AMOUNT]
+    micro_batch_tokens: Annotated[int, _AMOUNT]
+    max_epochs: Annotated[int, _AMOUNT]
+    max_minutes: Annotated[float, Rule(float, at_least=0)]
+    cooldown: Annotated[float, Rule(float, at_least=0, at_most=1)]
+    validations_per_epoch: Annotated[int, _AMOUNT]
+    patience: Annotated[int, _AMOUNT]
+    shards_in_memory: Annotated[int, _AMOUNT]
+    # Of numpy's generators.
+    seed: Annotated[int, Rule(int, at_least=0, at_most=2**32 - 1)]
+
+    def __post_init__(self):
+        _check("training", self)
