@@ -68,7 +68,22 @@ def _digests(work: Path) -> DigestCache:
 
 @functools.cache
 def _corpus(work: Path, train: str, valid: str | None, test: str | None) -> Corpus:
-    return find_corpus(train, valid, test, _digests(work).digest)
+    digests = _digests(work)
+    corpus = find_corpus(train, valid, test, digests.digest)
+    digests.save()
+    return corpus
+
+
+@functools.cache
+def _manifest_to_make(work: Path, train: str, valid: str | None, test: str | None,
+                      reading: tuple[tuple[str, object], ...]) -> Artifact:
+    """Kept, for the ingredients name each file, and are asked for many times."""
+    files: dict[str, dict[str, str]] = {side: {} for side in SIDES}
+    for file in _corpus(work, train, valid, test).files:
+        files[file.side][str(file.path)] = file.digest
+    ingredients = {"format": _FORMATS["corpus"], "files": files, "settings": dict(reading)}
+    path = work / "corpus" / f"{fingerprint(ingredients)}.json"
+    return Artifact(work, "corpus", "corpus", path, ingredients)
 
 
 class Shown(luigi.Task):
@@ -366,13 +381,7 @@ class SplitCorpus(Stage):
 
     def to_make(self) -> Artifact:
         """The artifact; UserError where the corpus is not fit to be read."""
-        files: dict[str, dict[str, str]] = {side: {} for side in SIDES}
-        for file in self.files().files:
-            files[file.side][str(file.path)] = file.digest
-        ingredients = {"format": _FORMATS["corpus"], "files": files,
-                       "settings": self.reading()}
-        path = self.folder / "corpus" / f"{fingerprint(ingredients)}.json"
-        return Artifact(self.folder, "corpus", "corpus", path, ingredients)
+        return _manifest_to_make(self.folder, *self.inputs(), tuple(self.reading().items()))
 
     def reason(self) -> str:
         return self.to_make().reason() or "the text of a part is gone"
@@ -397,11 +406,11 @@ class SplitCorpus(Stage):
             progress=_throttled(lambda done: self.say("reading the corpus", done / total)),
             **self.reading(),
         )
-        _digests(self.folder).check_unchanged()
         with publish(artifact.path) as temporary:
             temporary.write_text(json.dumps(manifest, indent=1, ensure_ascii=False))
         seconds = time.monotonic() - started
         artifact.record(seconds, **manifest["counts"], peak_memory_mb=_peak_memory())
+        _digests(self.folder).save()  # there was no working folder yet, maybe, when they were made
         self.say(f"made in {seconds:,.1f} s", 1.0)
 
     def manifest(self) -> Manifest:
@@ -884,10 +893,11 @@ def reasons(root: luigi.Task) -> Iterator[tuple[str, str]]:
         In the order of a run. What depends on the outcome of these tasks comes last.
     """
     ready, waiting = [], []
+    known: dict[str, bool] = {}
     for task in all_needs(root):
-        if task.complete():
+        if _is_complete(task, known):
             continue
-        if all(needed.complete() for needed in (
+        if all(_is_complete(needed, known) for needed in (
                 task.needs() if isinstance(task, Stage) else [])):
             ready.append((task, task.reason() if isinstance(task, Stage)
                           else "its output is not there"))

@@ -15,7 +15,7 @@ import pytest
 from model.checkpoint import Checkpoint, write_checkpoint
 from model.files import DamagedFile, UserError
 from model.vocabulary import read_vocabulary
-from pipeline import corpus, gc, tasks
+from pipeline import artifacts, corpus, gc, tasks
 from pipeline.artifacts import fingerprint
 from tests.jobs import Job, reset_settings, results, sentences, write
 
@@ -149,7 +149,9 @@ def border(job):
     return sum(part["sentences"] for part in manifest[:3])
 
 
-def test_an_unchanged_rerun_makes_and_writes_nothing(job):
+def test_an_unchanged_rerun_makes_and_writes_nothing(job, monkeypatch):
+    # The corpus was written a moment ago, but nothing writes to it any more.
+    monkeypatch.setattr(artifacts, "_SETTLED_NANOSECONDS", 0)
     assert stages(job.build(ROOT)) == {"SplitCorpus", "TokenizePart", "BuildVocabulary",
                                        "EncodePart", "TrainModel", "EvaluatePerplexity"}
     before = state(job.work)
@@ -168,6 +170,7 @@ def test_a_touch_reruns_nothing(job):
 
 
 def test_an_unchanged_corpus_is_not_read_again(job, monkeypatch):
+    monkeypatch.setattr(artifacts, "_SETTLED_NANOSECONDS", 0)
     job.build()
 
     def refuse(path):
@@ -445,6 +448,23 @@ def test_a_damaged_part_is_found_when_it_is_read_and_then_made_again(job):
     made = job.build()
     assert made["SplitCorpus"] == "the text of a part is gone" and tokenized(made)
     assert job.build() == {}
+
+
+def test_an_unchanged_folder_of_files_is_looked_at_once(job, folder, monkeypatch):
+    looks = []
+    original = artifacts._identity
+    monkeypatch.setattr(artifacts, "_identity", lambda path: looks.append(str(path))
+                        or original(path))
+    fingerprints = mock.Mock(side_effect=fingerprint)
+    monkeypatch.setattr(tasks, "fingerprint", fingerprints)
+    assert job.build() == {}
+    # Once more where it has changed a moment ago, to be sure that it is at rest.
+    assert all(1 <= looks.count(str(path)) <= 2 for path in folder.iterdir())
+    of_corpus = [call for call in fingerprints.call_args_list if "files" in call.args[0]]
+    assert len(of_corpus) == 1
+    fingerprints.reset_mock()
+    assert job.why() == {}
+    assert len([call for call in fingerprints.call_args_list if "files" in call.args[0]]) == 1
 
 
 def test_why_tells_what_comes_first_and_runs_nothing(job):
