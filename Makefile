@@ -1,24 +1,43 @@
 # `make help` lists the targets. Each one first makes the virtual environment if it is not there.
 
 SHELL := /bin/bash
+# -p: bash itself obeys nothing that the environment says to it (BASH_ENV, functions, CDPATH).
+.SHELLFLAGS := -pc
 
-WORK ?= data/work
+# Nor does make: MAKEFLAGS=n in the environment would let every target succeed and do nothing.
+ifeq ($(MAKELEVEL),0)
+obeyed := $(shell tr '\0' '\n' </proc/$$PPID/environ | \
+    sed -nE 's/^(GNU)?MAKEFLAGS=//p; /^MAKEFILES=./p' | tr ' ' '\n' | \
+    grep -vxE -e '-*[jlOswrR]*[0-9.]*|--(job[-a-z]*|load-average|output-sync|silent|(no-)?print-directory)(=.*)?')
+ifneq ($(obeyed),)
+$(error MAKEFLAGS, GNUMAKEFLAGS or MAKEFILES in the environment changes what make does \
+    ($(obeyed)): unset it, and name options on the command line)
+endif
+endif
+
+# Only what the command line says counts: clusters, for one, set WORK. A $ in a name is one.
+variables := CORPUS VALID TEST WORK PROFILE SCHEDULER WORKERS PYTHON REMOVE MODELS
+given = $(if $(findstring command line,$(origin $1)),$(value $1))
+$(foreach name,$(variables),$(eval override $(name) := $$(call given,$(name))))
+override WORK := $(or $(WORK),data/work)
 # Also read by model/engine.py, for the compile cache of Theano.
 export PIPELINE_WORK = $(WORK)
 # Recipes read these from the environment, so that names with spaces and quotes stay whole.
-export CORPUS VALID TEST WORK PROFILE SCHEDULER WORKERS PYTHON MODELS
+export $(variables)
 # With it every process would compile all modules anew, for seconds: they are kept compiled.
 unexport PYTHONDONTWRITEBYTECODE
 
-venv_python := .venv/bin/python
+# The folder that .venv is a link to now: while a job runs the link may come to name another.
+python := "$$(readlink -f .venv)/bin/python" -E
 # exec: signals reach the job itself, and its exit status is the recipe's.
-pipeline := exec $(venv_python) -m pipeline
+pipeline := exec $(python) -m pipeline
 inputs = $(if $(CORPUS),--corpus "$$CORPUS") $(if $(VALID),--valid "$$VALID") \
          $(if $(TEST),--test "$$TEST") $(if $(PROFILE),--profile "$$PROFILE") --work "$$WORK"
 luigi = $(if $(SCHEDULER),--scheduler "$$SCHEDULER") $(if $(WORKERS),--workers "$$WORKERS")
+setup := ./setup.sh $(if $(PYTHON),--python "$$PYTHON")
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run why status report gc daemon stop bench test check clean
+.PHONY: help setup environment run why status report gc daemon stop bench test check lock clean
 MAKEFLAGS += --no-print-directory
 
 help: ## List the targets and the variables
@@ -32,52 +51,67 @@ help: ## List the targets and the variables
 #:   WORK       folder for everything the job makes (default: data/work)
 #:   PROFILE    named settings of the network and its training
 #:   SCHEDULER  daemon or local       WORKERS  processes side by side
+#:   PYTHON     Python 3.10, 3.11 or 3.12 (default: that of .venv, or the newest on the PATH)
 #:   REMOVE     yes: gc removes        MODELS   these models too, by name, or all
-#:   PYTHON     Python 3.10, 3.11 or 3.12 (default: the newest of these on the PATH)
+#: They are read from the command line only, not from the environment.
 
 setup: ## Make or update the virtual environment .venv
-	@./setup.sh
+	@$(setup)
+
+# What only looks, or only ends something, installs nothing.
+environment:
+	@[[ -x .venv/bin/python ]] || { echo "There is no environment yet: make setup" >&2; exit 1; }
 
 run: setup ## Run the whole job, from the text to the report; only what has changed is done again
 	@$(pipeline) run $(inputs) $(luigi)
 
-why: setup ## Say what a run would do again, and why, without doing it
+why: environment ## Say what a run would do again, and why, without doing it
 	@$(pipeline) why $(inputs)
 
-status: setup ## Show what each task is doing
+status: environment ## Show what each task is doing
 	@$(pipeline) status --work "$$WORK"
 
 report: setup ## Make the report again
 	@$(pipeline) report $(inputs)
 
-gc: setup ## List what nothing refers to any more, and the models not in use; REMOVE=yes removes
+gc: environment ## List what nothing refers to any more, and the models not in use; REMOVE=yes removes
 	@$(pipeline) gc $(inputs) $(if $(filter yes,$(REMOVE)),--remove) $(if $(MODELS),--models $$MODELS)
 
 daemon: setup ## Start the Luigi daemon, on the loopback address
 	@$(pipeline) daemon --work "$$WORK"
 
-stop: setup ## Stop the Luigi daemon
+stop: environment ## Stop the Luigi daemon
 	@$(pipeline) stop --work "$$WORK"
 
 bench: ## Compare the speed of training with PyTorch's (installs PyTorch)
-	@./setup.sh bench
-	@exec $(venv_python) -m benchmarks
+	@$(setup) bench
+	@exec $(python) -m benchmarks $(if $(CORPUS),--corpus "$$CORPUS")
 
 # The tests keep their own compile cache, so that they depend on nothing that a job has left.
 test check: export PIPELINE_WORK = data/test-work
 
 # Two files of tests at a time, for most tests use one core; the long ones not last.
-pytest := $(venv_python) -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+pytest := $(python) -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test: setup ## Run the tests
 	@exec $(pytest)
 
 check: setup ## Run the linter, the type checker and the tests
-	@$(venv_python) -m ruff check .
-	@$(venv_python) -m mypy
+	@$(python) -m ruff check .
+	@$(python) -m mypy
 	@exec $(pytest)
 
+lock: ## Write constraints/: exact versions, what is there stays (remove a file for the newest)
+	@$(setup) lock
+	@for version in 3.10 3.11 3.12; do \
+	    .venv/bin/uv pip compile --quiet --python-version $$version \
+	        --python-platform x86_64-manylinux_2_28 --all-extras --no-annotate \
+	        --custom-compile-command 'make lock' --output-file constraints/python$$version.txt \
+	        pyproject.toml || exit; \
+	done
+
 clean: ## Remove the environment and all caches; results stay
-	@rm -rf .venv build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis data/test-work
+	@./setup.sh --remove
+	@rm -rf build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis data/test-work
 	@find . -path ./data -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +
 	@if [[ -e $$WORK ]]; then echo "Kept: $$WORK (corpora, models, reports). To remove it: rm -r '$$WORK'"; fi

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import io
 import json
 import math
 import os
@@ -19,6 +18,8 @@ from typing import TYPE_CHECKING, BinaryIO
 from tqdm import tqdm
 
 from model.files import DamagedFile, UserError, publish, to_json, try_lock, wait_for_lock
+from model.processes import end_with_parent
+from model.terminal import guard_output
 
 if TYPE_CHECKING:
     from model.checkpoint import Checkpoint
@@ -30,16 +31,19 @@ _SAMPLES = 12
 # Of the evaluation's time, about.
 _SHARE_OF_SCORING = 0.9
 
+# What commands take that are given no model.
+_CURRENT = ("the model of the newest complete run in the working folder, which the environment "
+            "variable PIPELINE_WORK names, or else data/work")
+
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; returns the exit code."""
     options = _parser().parse_args(arguments)
+    if getattr(options, "with_parent", None) is not None:
+        # A training writes a checkpoint first; an evaluation has nothing to save.
+        end_with_parent(options.with_parent, signal.SIGTERM)
     if sys.stdout is None:
         sys.exit("error: standard output is closed")
-    # Whatever the locale: words are not only ASCII.
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(encoding="utf-8")
     try:
         options.function(options)
         sys.stdout.flush()
@@ -81,8 +85,8 @@ def _parser() -> argparse.ArgumentParser:
     ):
         command = commands.add_parser(name, help=text, description=function.__doc__)
         command.add_argument("job", type=Path, help="the job, a JSON file")
-        command.add_argument("--with-parent", action="store_true",
-                             help="stop when the process that started this one is gone")
+        command.add_argument("--with-parent", type=int, metavar="PID",
+                             help="stop when the process that started this one, PID, is gone")
         command.set_defaults(function=function)
 
     score = commands.add_parser(
@@ -117,13 +121,13 @@ def _parser() -> argparse.ArgumentParser:
     for command in (score, sample):
         command.add_argument(
             "--model", type=Path,
-            help="a checkpoint (default: the model finished last in the working folder, which the "
-                 "environment variable PIPELINE_WORK names, or else data/work)")
+            help=f"a checkpoint (default: {_CURRENT})")
 
     info = commands.add_parser("info", help="what a shard or a checkpoint holds",
                                description=info_command.__doc__)
     info.set_defaults(function=info_command)
-    info.add_argument("file", type=Path, metavar="FILE", help="a shard or a checkpoint")
+    info.add_argument("file", type=Path, nargs="?", metavar="FILE",
+                      help=f"a shard or a checkpoint (default: {_CURRENT})")
     return parser
 
 
@@ -149,6 +153,7 @@ _count = _number(int, lambda value: value >= 0, "a whole number of at least 0")
 
 def train_command(options: argparse.Namespace) -> None:
     """``train``: prints one JSON object a line on standard output, its share done and status."""
+    from model.lineage import TrainingText
     from model.network import NetworkConfig
     from model.training import TrainingConfig, TrainingJob, train
     from model.vocabulary import read_vocabulary
@@ -164,10 +169,11 @@ def train_command(options: argparse.Namespace) -> None:
         tokenization=content["tokenization"],
         source=content["source"],
         checkpoint_minutes=content["checkpoint_minutes"],
+        text=TrainingText(**content["text"]),
         previous=Path(content["previous"]) if content["previous"] else None,
     )
     with _only_one_in(job.folder):
-        train(job, should_stop=_stop_requests(options.with_parent), on_progress=_reporter())
+        train(job, should_stop=_stop_requests(), on_progress=_reporter())
 
 
 def evaluate_command(options: argparse.Namespace) -> None:
@@ -182,7 +188,7 @@ def evaluate_command(options: argparse.Namespace) -> None:
     content = json.loads(options.job.read_text())
     checkpoint = read_checkpoint(content["model"])
     vocabulary = checkpoint.vocabulary
-    report, should_stop = _reporter(), _stop_requests(options.with_parent)
+    report = _reporter()
     report(0.0, "compiling the network")
     network = load_network(checkpoint)
     log_probabilities = compile_log_probabilities(network)
@@ -191,8 +197,6 @@ def evaluate_command(options: argparse.Namespace) -> None:
     result: dict = {"sets": {}}
     for number, (name, reader) in enumerate(readers.items()):
         def progress(share: float, name: str = name, before: int = number) -> None:
-            if should_stop():
-                raise UserError("the evaluation was stopped")
             report(_SHARE_OF_SCORING * (before + share) / len(readers), f"scoring {name}")
 
         evaluation = evaluate(log_probabilities, reader, vocabulary, on_progress=progress)
@@ -208,8 +212,6 @@ def evaluate_command(options: argparse.Namespace) -> None:
     report((1 + _SHARE_OF_SCORING) / 2, "counting pairs for the baselines", at_once=True)
     bigrams = Bigrams.count([Path(p) for p in content["train_shards"]], vocabulary)
     result["baselines"] = baselines(bigrams, readers["valid"], readers, vocabulary)
-    if should_stop():
-        raise UserError("the evaluation was stopped")
     with publish(content["output"]) as temporary:
         temporary.write_text(to_json(result, indent=1))
 
@@ -285,16 +287,21 @@ def info_command(options: argparse.Namespace) -> None:
     """``info``: what a shard or a checkpoint holds, with which settings and from what it came."""
     from model.description import as_text, describe
 
-    print(as_text(describe(options.file)))
+    print(as_text(describe(options.file or _current_model())))
 
 
 def _model(path: Path | None) -> Checkpoint:
-    from model.inference import newest_model, read_model
+    from model.inference import read_model
 
-    if path is None:
-        path = newest_model(os.environ.get("PIPELINE_WORK") or "data/work")
-        print(f"model: {path}", file=sys.stderr)
-    return read_model(path)
+    return read_model(path or _current_model())
+
+
+def _current_model() -> Path:
+    from model.inference import current_model
+
+    path = current_model(os.environ.get("PIPELINE_WORK") or "data/work")
+    print(f"model: {path}", file=sys.stderr)
+    return path
 
 
 @contextlib.contextmanager
@@ -323,15 +330,14 @@ def _only_one_in(folder: Path) -> Iterator[None]:
         yield
 
 
-def _stop_requests(with_parent: bool) -> Callable[[], bool]:
-    """A function that tells whether SIGTERM or SIGINT came, or the parent process has gone.
+def _stop_requests() -> Callable[[], bool]:
+    """A function that tells whether SIGTERM, SIGINT or SIGHUP came.
 
     Until it is called for the first time a signal ends the process at once: compiling can take a
     minute, and there is nothing to save yet.
     """
     received: list[int] = []
     asked = False
-    parent = os.getppid()
 
     def request(number: int, _: object) -> None:
         received.append(number)
@@ -339,13 +345,15 @@ def _stop_requests(with_parent: bool) -> Callable[[], bool]:
             _tell({"error": "stopped before it began"})
             sys.exit(128 + number)
 
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, request)
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        # nohup ignores a signal, which is meant for this process too.
+        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, request)
 
     def should_stop() -> bool:
         nonlocal asked
         asked = True
-        return bool(received) or (with_parent and os.getppid() != parent)
+        return bool(received)
 
     return should_stop
 
@@ -356,7 +364,7 @@ def _reporter() -> Callable[..., None]:
     Now and then only, but for the beginning, the end, and what is to be said `at_once`.
     """
     bar = tqdm(total=100, unit="%", bar_format="{percentage:5.1f}% |{bar:20}| {elapsed} {desc}",
-               disable=not sys.stderr.isatty())
+               file=sys.__stderr__, disable=not sys.stderr.isatty())
     last = 0.0
 
     def report(share: float, status: str, *, at_once: bool = False) -> None:
@@ -382,4 +390,5 @@ def _tell(report: dict) -> None:
 
 
 if __name__ == "__main__":
+    guard_output(needed=True)
     sys.exit(main())

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import scipy.sparse
 
-from model.evaluation import evaluate
+from model.evaluation import evaluate, headline
 from model.shards import ShardReader, load
 from model.vocabulary import Vocabulary
 
@@ -108,12 +108,14 @@ def baselines(bigrams: Bigrams, valid: ShardReader, sets: dict[str, ShardReader]
     Returns
     -------
     dict
-        ``{"unigram": {"smoothing": k, set name: perplexity, ...}, "bigram": ...}``
+        ``{"unigram": {"smoothing": k, set name: perplexity, ...}, "bigram": ...}``; perplexities
+        without ``<unk>`` where that is the `headline`.
     """
+    figure = headline(vocabulary)
     result = {}
     for name, model in (("unigram", bigrams.unigram), ("bigram", bigrams.bigram)):
         def score(reader: ShardReader, smoothing: float, model=model) -> float:
-            return evaluate(model(smoothing), reader, vocabulary).totals.figures()["perplexity"]
+            return evaluate(model(smoothing), reader, vocabulary).totals.figures()[figure]
 
         best = min(_SMOOTHING, key=lambda smoothing: score(valid, smoothing))
         result[name] = {"smoothing": best,

@@ -11,10 +11,13 @@ import h5py
 import numpy as np
 
 from model.files import UserError, open_hdf5, to_json, write_hdf5
+from model.lineage import TrainingText
 from model.vocabulary import Vocabulary
 
 FORMAT = "lstm-language-model-checkpoint"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+
+_TEXTS = ("text", "ancestors_text")
 
 
 @dataclass
@@ -39,6 +42,9 @@ class Checkpoint:
         One entry for each validation.
     ancestry : list of dict
         The models this one was started from, nearest first.
+    text, ancestors_text : TrainingText or None
+        What is known of the text of this training, and of those of all its ancestors together.
+        None where nothing is known, or there are no ancestors.
     """
 
     parameters: dict[str, np.ndarray]
@@ -49,6 +55,13 @@ class Checkpoint:
     position: dict
     history: list[dict] = field(default_factory=list)
     ancestry: list[dict] = field(default_factory=list)
+    text: TrainingText | None = None
+    ancestors_text: TrainingText | None = None
+
+    @property
+    def seen_text(self) -> TrainingText | None:
+        """What is known of the text of this training and all its ancestors together."""
+        return self.text and self.text.with_ancestors(self.ancestors_text)
 
 
 def write_checkpoint(path: str | os.PathLike, checkpoint: Checkpoint) -> None:
@@ -71,6 +84,10 @@ def write_checkpoint(path: str | os.PathLike, checkpoint: Checkpoint) -> None:
             # As datasets: attributes end at 64 KiB, and a history can grow beyond that.
             file[name] = np.frombuffer(
                 to_json(getattr(checkpoint, name), sort_keys=True).encode(), "uint8")
+        for name in _TEXTS:
+            if (text := getattr(checkpoint, name)) is not None:
+                file[name] = np.frombuffer(
+                    to_json(text.to_json(), sort_keys=True).encode(), "uint8")
         parameters = file.create_group("parameters", track_order=True)
         for name, value in checkpoint.parameters.items():
             parameters[name] = value
@@ -107,6 +124,9 @@ def read_checkpoint(path: str | os.PathLike) -> Checkpoint:
             content: dict[str, Any] = {
                 name: json.loads(_text(file[name]))
                 for name in ("settings", "position", "history", "ancestry")}
+            for name in _TEXTS:
+                if name in file:
+                    content[name] = TrainingText(**json.loads(_text(file[name])))
             for name in ("optimiser", "random_states"):
                 content[name] = [file[name][key][()] for key in sorted(file[name])]
             return Checkpoint(

@@ -107,6 +107,16 @@ class Evaluation:
         }
 
 
+def headline(vocabulary: Vocabulary) -> str:
+    """The name of the figure that tells how good a model is.
+
+    Where training never sees ``<unk>``, what a model gives it is arbitrary, and so is a perplexity
+    that counts it.
+    """
+    return ("perplexity" if vocabulary.counts[vocabulary.unknown]
+            else "perplexity_without_unk")
+
+
 def perplexity(log_probability: float, tokens: int) -> float:
     """Exponential of the mean negative log probability per token.
 

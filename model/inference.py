@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -23,19 +24,24 @@ from model.vocabulary import Vocabulary
 _SAMPLES_PER_BATCH = 64
 
 
-def newest_model(work: str | os.PathLike) -> Path:
-    """The model that was finished last in a working folder: ``models/*/model.h5``.
+def current_model(work: str | os.PathLike) -> Path:
+    """The model of the newest complete run in a working folder, as its metrics name it.
 
     Raises
     ------
     UserError
         When there is none.
     """
-    models = list(Path(work).glob("models/*/model.h5"))
-    if not models:
-        raise UserError(f"there is no finished model in {work}/models. Train one with 'make run', "
-                        "or name a checkpoint with --model.")
-    return max(models, key=lambda path: path.stat().st_mtime_ns)
+    metrics = Path(work) / "report" / "metrics.json"
+    try:
+        model = Path(work) / json.loads(metrics.read_text())["train"]["model"]
+    except (OSError, ValueError, KeyError, TypeError):
+        raise UserError(f"there is no complete run in {work}: {metrics} names no model. Train one "
+                        "with 'make run', or name a model's file (--model).") from None
+    if not model.is_file():
+        raise UserError(f"the model of the newest run in {work} is gone: {model}. Train it again "
+                        "with 'make run', or name a model's file (--model).")
+    return model
 
 
 def read_model(path: str | os.PathLike) -> Checkpoint:

@@ -25,6 +25,7 @@ from model.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 from model.configuration import NetworkConfig, TrainingConfig
 from model.evaluation import evaluate
 from model.files import DamagedFile, UserError, check_hdf5, publish, to_json
+from model.lineage import TrainingText
 from model.network import Network, build_network, log_probabilities, summed_loss
 from model.schedule import end_share, learning_rate, share_done
 from model.shards import ShardReader
@@ -66,8 +67,11 @@ class TrainingJob:
         Digest of what is trained on; kept in the checkpoint.
     checkpoint_minutes : float
         Longest time between two checkpoints; changes nothing of the result.
+    text : TrainingText or None
+        What is known of the text that is trained on; kept in the checkpoint.
     previous : path or None
-        A checkpoint whose parameters the training starts from.
+        A checkpoint whose parameters the training starts from. Whether it may be one is for the
+        caller to know: see `model.lineage`.
     """
 
     folder: Path
@@ -79,6 +83,7 @@ class TrainingJob:
     tokenization: dict
     source: str
     checkpoint_minutes: float
+    text: TrainingText | None = None
     previous: Path | None = None
 
     @property
@@ -335,9 +340,11 @@ def train(job: TrainingJob, *, should_stop: Callable[[], bool] = lambda: False,
     if resumed is not None:
         trainer.restore(resumed)
         position, history = Position(**resumed.position), resumed.history
-        ancestry = resumed.ancestry
+        ancestry, ancestors_text = resumed.ancestry, resumed.ancestors_text
+    elif job.previous is not None:
+        ancestry, ancestors_text = _start_warm(job, job.previous, trainer)
     else:
-        ancestry = _start_warm(job, trainer)
+        ancestry, ancestors_text = [], None
     log = _Log(job.log, position)
     clock = WorkClock(log.seconds)
     last_checkpoint = time.monotonic()
@@ -351,7 +358,7 @@ def train(job: TrainingJob, *, should_stop: Callable[[], bool] = lambda: False,
         log.sync()
         write_checkpoint(path, Checkpoint(
             **state, vocabulary=job.vocabulary, settings=job.settings, position=asdict(position),
-            history=history, ancestry=ancestry))
+            history=history, ancestry=ancestry, text=job.text, ancestors_text=ancestors_text))
 
     def stop_if_asked() -> None:
         # Within a window nothing has changed but the sums and the random states: the checkpoint
@@ -405,7 +412,8 @@ def train(job: TrainingJob, *, should_stop: Callable[[], bool] = lambda: False,
     while True:
         finish_if_due()
         due = (position.finished is not None
-               or (position.updates % validate_every == 0 if position.updates else ancestry))
+               or (position.updates % validate_every == 0 if position.updates
+                   else bool(ancestry)))
         if due and position.validated_at != position.updates:
             validate()
             last_checkpoint = time.monotonic()
@@ -533,18 +541,23 @@ def _resume(job: TrainingJob) -> Checkpoint | None:
     return None
 
 
-def _start_warm(job: TrainingJob, trainer: Trainer) -> list[dict]:
-    """Carry the parameters over from the previous model, if there is one; its ancestry."""
-    if job.previous is None:
-        return []
-    previous = read_checkpoint(job.previous)
-    if not carry_over(previous, trainer.network, job.vocabulary):
-        return []
-    digest = hashlib.sha256(job.previous.read_bytes()).hexdigest()
-    parent = {"model": digest, "source": previous.settings["source"],
-              "updates": previous.position["updates"],
-              "best_perplexity": previous.position["best_perplexity"]}
-    return [parent, *previous.ancestry]
+def _start_warm(job: TrainingJob, previous: Path,
+                trainer: Trainer) -> tuple[list[dict], TrainingText | None]:
+    """Carry the parameters over from another model; what the checkpoints say of it.
+
+    Raises
+    ------
+    UserError
+        When its network is of another shape.
+    """
+    parent = read_checkpoint(previous)
+    if not carry_over(parent, trainer.network, job.vocabulary):
+        raise UserError(f"the training cannot start from {previous}: its network is of another "
+                        "shape. Name another [training] warm_start, or change [network]")
+    told = {"model": hashlib.sha256(previous.read_bytes()).hexdigest(),
+            "source": parent.settings["source"], "updates": parent.position["updates"],
+            "best_perplexity": parent.position["best_perplexity"]}
+    return [told, *parent.ancestry], parent.seen_text
 
 
 class _Log:

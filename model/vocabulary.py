@@ -76,6 +76,15 @@ class Vocabulary:
         return self._indices[END]
 
     @functools.cached_property
+    def absent(self) -> list[str]:
+        """The words that never occur in the training side, the special ones aside."""
+        return [
+            word
+            for word, count in zip(self.words, self.counts)
+            if not count and word not in SPECIALS
+        ]
+
+    @functools.cached_property
     def digest(self) -> str:
         """The SHA-256 (hexadecimal) of the words in their order.
 

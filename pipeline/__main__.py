@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import html
 import json
 import logging
 import os
@@ -15,9 +16,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from model.files import UserError, sweep_temporaries
+from model.terminal import guard_output
 
 if TYPE_CHECKING:
     from pipeline.gc import Model
+
+# As often a run that has lost the daemon's ear makes itself heard again.
+_MOST_NEW_BEGINNINGS = 10
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -85,8 +90,6 @@ def _use_profile(name: str) -> None:
 
 def run_command(options: argparse.Namespace) -> int:
     """``run``: through Luigi, with one clear line for each task that runs."""
-    from luigi.retcodes import run_with_retcodes
-
     from pipeline import daemon, settings
     from pipeline.working_folder import only_one_run, writing
 
@@ -112,11 +115,17 @@ def run_command(options: argparse.Namespace) -> int:
                 daemon.give_up_dead_tasks(work, port)
             arguments += ["--scheduler-host", daemon.ADDRESS, "--scheduler-port", str(port)]
             print(f"Luigi shows the tasks at {daemon.url(port)}", file=sys.stderr)
-        code = 0
-        try:
-            run_with_retcodes(arguments)
-        except SystemExit as exit:
-            code = int(exit.code or 0)
+            _refuse_pause(port)
+        code = _luigi(arguments)
+        for _ in range(_MOST_NEW_BEGINNINGS):
+            if scheduler == "local" or code not in _without_a_task():
+                break
+            _refuse_pause(port)
+            print("the daemon gives this run no more tasks: it has taken it for dead, as after a "
+                  "suspension, or was started anew; going on", file=sys.stderr)
+            time.sleep(1)
+            daemon.give_up_dead_tasks(work, port)
+            code = _luigi(arguments)
         if code:
             print(f"The run failed (exit code {code}); its full log: {work}/log/run.log",
                   file=sys.stderr)
@@ -126,6 +135,39 @@ def run_command(options: argparse.Namespace) -> int:
     print(f"All figures: {work}/report/metrics.json")
     print(f"The report: {work}/report/index.html")
     return 0
+
+
+def _luigi(arguments: list[str]) -> int:
+    """Run Luigi; returns its exit code."""
+    import luigi.rpc
+    from luigi.retcodes import run_with_retcodes
+
+    from pipeline import daemon
+
+    luigi.rpc.RemoteScheduler = daemon.Client  # type: ignore[misc]
+    try:
+        run_with_retcodes(arguments)
+    except SystemExit as exit:
+        return int(exit.code or 0)
+    return 0
+
+
+def _without_a_task() -> tuple[int, int]:
+    """The exit codes of a run that the daemon gave no more tasks."""
+    from luigi.retcodes import retcode
+
+    return retcode().already_running, retcode().not_run
+
+
+def _refuse_pause(port: int) -> None:
+    """Raises UserError while the daemon gives out no tasks because somebody told it so."""
+    from pipeline import daemon
+
+    if daemon.is_paused(port):
+        raise UserError(
+            f"the scheduler is paused, as by the button at {daemon.url(port)}: press it again, or "
+            f"call `curl {daemon.url(port)}/api/unpause`, and run again; or run with "
+            "SCHEDULER=local")
 
 
 def why_command(options: argparse.Namespace) -> int:
@@ -213,31 +255,34 @@ def _must_exist(work: Path) -> None:
 
 def status_command(options: argparse.Namespace) -> int:
     """``status``: what the daemon knows of each task, as the visualiser shows it."""
-    from luigi.rpc import RemoteScheduler
-
     from pipeline import daemon, settings
 
     port = settings.run().port
     if not daemon.answers(port):
         print(f"no daemon answers on {daemon.url(port)}")
         return 0
-    scheduler: Any = RemoteScheduler(daemon.url(port))
     states = ("DONE", "RUNNING", "PENDING", "FAILED", "DISABLED", "UNKNOWN")
-    found = {status: scheduler.task_list(status, "", limit=False) for status in states}
-    if not any(found.values()):
-        print("the daemon knows of no tasks; it forgets them ten minutes after a run")
-    for status, tasks in found.items():
-        for task_id, task in sorted(tasks.items(), key=lambda item: item[1]["last_updated"]):
-            folder = task["params"].get("working_folder", settings.work_folder())
-            name = " ".join([task["name"], *filter(None, [task["params"].get("part")]),
-                             *([f"in {folder}"] if folder != settings.work_folder() else [])])
-            progress = task.get("progress_percentage")
-            share = "" if progress is None else f"{progress:5.1f} %"
-            message = task.get("status_message") or ""
-            if status == "FAILED":
-                message = _last_line(scheduler.fetch_error(task_id)["error"])
-            link = task.get("tracking_url") or ""
-            print("  ".join(filter(None, [f"{status.lower():9} {share:7} {name}", message, link])))
+    lines = []
+    with daemon.talking_to(port) as client:
+        for status in states:
+            tasks = client.task_list(status, "", limit=False)
+            for task_id, task in sorted(tasks.items(), key=lambda item: item[1]["last_updated"]):
+                folder = task["params"].get("working_folder", settings.work_folder())
+                name = " ".join([task["name"], *filter(None, [task["params"].get("part")]),
+                                 *([f"in {folder}"] if folder != settings.work_folder() else [])])
+                progress = task.get("progress_percentage")
+                share = "" if progress is None else f"{progress:5.1f} %"
+                message = html.unescape(task.get("status_message") or "")
+                if status == "FAILED":
+                    message = _last_line(client.fetch_error(task_id)["error"])
+                link = task.get("tracking_url") or ""
+                lines.append("  ".join(filter(
+                    None, [f"{status.lower():9} {share:7} {name}", message, link])))
+    if daemon.is_paused(port):
+        print(f"the scheduler is paused; to go on: the button at {daemon.url(port)}, or "
+              f"curl {daemon.url(port)}/api/unpause")
+    for line in lines or ["the daemon knows of no tasks; it forgets them ten minutes after a run"]:
+        print(line)
     return 0
 
 
@@ -309,6 +354,9 @@ class _Brief(logging.Formatter):
         error = record.exc_info[1] if record.exc_info else None
         if isinstance(error, UserError):
             return f"error: {error}"
+        if type(error).__name__ == "RPCError":  # Luigi is imported late
+            return (f"error: luigid, the daemon that gives out the tasks, is lost: {error}. It was "
+                    "ended, or another program has taken its port. The next run goes on from here")
         return super().format(record)
 
 
@@ -338,17 +386,22 @@ def _log_to(path: Path) -> None:
 
 def _table(metrics: dict) -> str:
     """The result as a short table."""
+    perplexities = [("perplexity", "perplexity", "{:,.2f}"),
+                    ("perplexity without <unk>", "perplexity_without_unk", "{:,.2f}")]
+    without_unknown = metrics["headline"] == "perplexity_without_unk"
+    if without_unknown:
+        perplexities.reverse()
     rows = [("", "test", "validation"),
             *((label, *(_figure(form, metrics[side][key]) for side in ("test", "valid")))
               for label, key, form in (
-                  ("perplexity", "perplexity", "{:,.2f}"),
-                  ("perplexity without <unk>", "perplexity_without_unk", "{:,.2f}"),
+                  *perplexities,
                   ("out-of-vocabulary rate", "oov_rate", "{:.2%}"),
                   ("out-of-vocabulary words", "oov_count", "{:,}"),
                   ("tokens, </s> included", "tokens", "{:,}"),
                   ("sentences", "sentences", "{:,}"))),
-            *((f"{name} perplexity", *(_figure("{:,.2f}", metrics["baselines"][name][side])
-                                       for side in ("test", "valid")))
+            *((f"{name} {'without <unk>' if without_unknown else 'perplexity'}",
+               *(_figure("{:,.2f}", metrics["baselines"][name][side])
+                 for side in ("test", "valid")))
               for name in ("bigram", "unigram"))]
     repeated = [metrics[side]["sentences_also_in_training"] for side in ("test", "valid")]
     if any(each["count"] for each in repeated):
@@ -358,6 +411,13 @@ def _table(metrics: dict) -> str:
     train = metrics["train"]
     lines.append(f"trained on {train['tokens']:,} tokens in {train['updates']:,} updates, "
                  f"{train['seconds'] / 60:.1f} minutes, {train['tokens_per_second']:,.0f} tokens/s")
+    parent = train["started_from"]
+    lines.append("started from random weights" if parent is None else
+                 f"started from the weights of model {parent['model'][:8]}, of "
+                 f"{parent['updates']:,} updates and a validation perplexity of "
+                 f"{_figure('{:,.2f}', parent['best_perplexity'])} on its own validation text")
+    if without_unknown:
+        lines.append("<unk> never occurs in training: only figures without it mean something")
     return "\n".join(lines)
 
 
@@ -366,4 +426,6 @@ def _figure(form: str, value: float | None) -> str:
 
 
 if __name__ == "__main__":
+    # What a run is for lies in the working folder.
+    guard_output(needed=False)
     sys.exit(main())

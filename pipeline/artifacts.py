@@ -190,7 +190,7 @@ class Artifact:
         if not others:
             return "it was never made"
         newest = max(others, key=by_age)
-        return "; ".join(_differences(newest["ingredients"], self.ingredients))
+        return "; ".join(differences(newest["ingredients"], self.ingredients))
 
     def record(self, seconds: float, **notes: object) -> None:
         """Publish the receipt, after the file.
@@ -237,7 +237,7 @@ class Artifact:
         """Why the file is not what the receipt says: another run made it, or it is damaged."""
         for other in receipts(self.work, self.stage, self.name):
             if other["sha256"] == digest:
-                return "; ".join(_differences(other["ingredients"], self.ingredients))
+                return "; ".join(differences(other["ingredients"], self.ingredients))
         return f"{self.path} is damaged: its bytes are not those that were made"
 
     def _publish(self, receipt: dict) -> None:
@@ -283,7 +283,7 @@ def _read_receipt(path: Path) -> dict | None:
     return receipt if whole else None
 
 
-def _differences(before: dict, now: dict) -> list[str]:
+def differences(before: dict, now: dict) -> list[str]:
     """What differs between two sets of ingredients, a phrase for each."""
     phrases = []
     for key in sorted({*before, *now}):
@@ -291,7 +291,7 @@ def _differences(before: dict, now: dict) -> list[str]:
         if old == new:
             continue
         if isinstance(old, dict) and isinstance(new, dict):
-            below = [f"{key}: {phrase}" for phrase in _differences(old, new)]
+            below = [f"{key}: {phrase}" for phrase in differences(old, new)]
             phrases += below[:_PHRASES]
             if len(below) > _PHRASES:
                 phrases.append(f"{key}: {len(below) - _PHRASES:,} more differ")

@@ -3,37 +3,35 @@
 A sentence's side (train, valid or test) and the borders between parts depend on hashes of the
 sentences' own texts and on nothing else. So a sentence never changes side when others come or go,
 repeated sentences lie on one side, and an edit anywhere changes the part it lies in and at most
-one neighbour.
+one neighbour. Files are read in an order that depends on how each begins, so a file's name does not
+matter; an edit at the beginning of one of several files can move it, which changes the parts at the
+places where it was and where it comes.
 """
 
 from __future__ import annotations
 
-import bz2
 import contextlib
-import gzip
 import hashlib
+import io
 import itertools
-import lzma
-import os
 import re
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-import zstandard
 
 from model.files import DamagedFile, UserError, publish
+from model.text_files import read_text
 from model.tokenization import clean
 from pipeline.artifacts import DIGEST_DIGITS
-from pipeline.corpus_files import SIDES, Corpus
+from pipeline.corpus_files import SIDES, Corpus, CorpusFile
 
 _BLOCK_BYTES = 4 << 20  # text is read in blocks of this size: large enough for fast whole-block
 # operations, small enough to forget
-_ZSTANDARD_INPUT_BYTES = 4096  # zstandard inflates all that it is given at once, at most some
-# 32,000-fold (one character repeated): so one step gives 128 MiB at most
+_BEGINNING_BYTES = 1024  # of a file: what the order of files depends on, and few edits change
 _LARGEST_PART_BYTES = 32 << 20  # a part is tokenized in memory, whatever its lines are like
 
 _MARK = b"\xef\xbb\xbf"  # the byte-order mark in UTF-8
@@ -74,7 +72,7 @@ class SentenceReader:
     Parameters
     ----------
     path : pathlib.Path
-        Plain text or, by its suffix, .gz, .bz2, .xz or .zst.
+        Plain text or, as `model.text_files.read_text` sees, compressed.
     format : {"auto", "plain", "leipzig"}
         "leipzig": lines are ``id<TAB>sentence``. "auto": so they are if the first line that is
         not empty begins with digits and a tab.
@@ -403,8 +401,9 @@ def split_corpus(
     dict
         The manifest, made of what JSON can hold: "sides", for each side the list of its parts in
         order, each with "digest", "sentences" and "bytes"; "counts" of "files", "bytes", "lines",
-        "empty", "set_aside" and "sentences"; and "files", for each file in reading order "side"
-        (of its own sentences before any is drawn), "path", "sentences" and "bytes" (decompressed).
+        "empty", "set_aside" and "sentences"; and "files", for each file of `corpus`
+        "side" (of its own sentences before any is drawn), "path", "sentences" and "bytes"
+        (decompressed).
 
     Raises
     ------
@@ -427,7 +426,7 @@ def split_corpus(
     parts: dict[str, list[dict]] = {side: [] for side in SIDES}
     cutters = {side: PartCutter(sentences_per_part) for side in SIDES}
     counts = {"bytes": 0, "lines": 0, "empty": 0, "set_aside": 0, "sentences": 0}
-    file_counts = []
+    file_counts = {}
     read_bytes = 0
 
     def advance(number: int) -> None:
@@ -447,19 +446,19 @@ def split_corpus(
         handle_bad_line: Callable[[BadLine], None] = _stop
         if on_bad_line == "set_aside":
             handle_bad_line = stack.enter_context(_set_aside(set_aside_file))
-        for own_side, path, _, _ in corpus.files:
+        for file in _in_reading_order(corpus.files):
             before = dict(counts)
             reader = SentenceReader(
-                path,
+                file.path,
                 format=format,
                 max_line_bytes=max_line_bytes,
                 on_bad_line=handle_bad_line,
                 counts=counts,
                 progress=advance,
             )
-            if own_side != "train" or drawn_shares == (0.0, 0.0):
-                for part in _parts_of(reader, cutters[own_side], known_parts):
-                    keep(own_side, part)
+            if file.side != "train" or drawn_shares == (0.0, 0.0):
+                for part in _parts_of(reader, cutters[file.side], known_parts):
+                    keep(file.side, part)
             else:
                 for sentences in iter(reader.block, None):
                     hashes = hash_sentences(sentences)
@@ -469,20 +468,35 @@ def split_corpus(
                         own = [sentences[place] for place in places.tolist()]
                         for part in cutters[side].add(own, hashes[places]):
                             keep(side, part)
-            file_counts.append(
-                {
-                    "side": own_side,
-                    "path": str(path).encode("utf-8", "backslashreplace").decode(),
-                    "sentences": counts["sentences"] - before["sentences"],
-                    "bytes": counts["bytes"] - before["bytes"],
-                }
-            )
+            file_counts[file] = {
+                "side": file.side,
+                "path": str(file.path).encode("utf-8", "backslashreplace").decode(),
+                "sentences": counts["sentences"] - before["sentences"],
+                "bytes": counts["bytes"] - before["bytes"],
+            }
         for side in SIDES:
             for part in cutters[side].finish():
                 keep(side, part)
         _check_sides(parts, corpus.patterns, counts)
         corpus.check_unchanged()
-    return {"sides": parts, "counts": {"files": len(file_counts), **counts}, "files": file_counts}
+    return {"sides": parts, "counts": {"files": len(file_counts), **counts},
+            "files": [file_counts[file] for file in corpus.files]}
+
+
+def _in_reading_order(files: Sequence[CorpusFile]) -> list[CorpusFile]:
+    """Files in an order that their names are nothing to, and that few edits change.
+
+    Parts run across files, so another order makes other parts.
+    """
+    def key(file: CorpusFile) -> tuple[bytes, str]:
+        with _open(file.path) as raw:
+            pieces = read_text(raw, file.path, _BEGINNING_BYTES)
+            beginning = b""
+            while len(beginning) < _BEGINNING_BYTES and (piece := next(pieces, b"")):
+                beginning += piece
+        return hashlib.sha256(beginning[:_BEGINNING_BYTES]).digest(), file.digest
+
+    return sorted(files, key=key)
 
 
 def _parts_of(reader: SentenceReader, cutter: PartCutter, known: KnownParts) -> Iterator[Part]:
@@ -526,8 +540,9 @@ def part_file(folder: Path, digest: str) -> Path:
     return folder / f"{digest}.txt"
 
 
-def count_also_in_training(folder: Path, parts: dict[str, list[str]]) -> dict[str, int]:
-    """How many sentences of each other side occur, as the same text, in training too.
+def sentences_also_in_training(folder: Path,
+                               parts: dict[str, list[str]]) -> dict[str, dict[bytes, int]]:
+    """The sentences of each other side that occur, as the same text, in training too.
 
     Parameters
     ----------
@@ -539,7 +554,7 @@ def count_also_in_training(folder: Path, parts: dict[str, list[str]]) -> dict[st
     Returns
     -------
     dict
-        For "valid" and "test" the number of sentences, repetitions included.
+        For "valid" and "test" the sentences, each with how often it occurs on that side.
 
     Raises
     ------
@@ -557,7 +572,7 @@ def count_also_in_training(folder: Path, parts: dict[str, list[str]]) -> dict[st
     found: set[bytes] = set()
     for digest in parts["train"]:
         found |= wanted.intersection(sentences(digest))
-    return {side: sum(counts[sentence] for sentence in found)
+    return {side: {sentence: counts[sentence] for sentence in found if sentence in counts}
             for side, counts in others.items()}
 
 
@@ -726,75 +741,28 @@ def _chunks(
     path: Path, counts: dict[str, int], progress: Callable[[int], None] | None
 ) -> Iterator[bytes]:
     """The bytes of a file, decompressed, in chunks of _BLOCK_BYTES or a little more."""
-    suffix = path.suffix.lower()
-    decompress, failures = _DECOMPRESSORS.get(suffix, (_plain, ()))
+    with _open(path) as raw:
+        reported = 0
+        gathered: list[bytes] = []
+        size = 0
+        for piece in itertools.chain(read_text(raw, path, _BLOCK_BYTES), [None]):
+            if piece is not None:
+                gathered.append(piece)
+                size += len(piece)
+            if size >= _BLOCK_BYTES or (piece is None and size):
+                counts["bytes"] += size
+                if progress:
+                    progress(raw.tell() - reported)
+                    reported = raw.tell()
+                yield b"".join(gathered)
+                gathered, size = [], 0
+
+
+def _open(path: Path) -> io.BufferedReader:
     try:
-        with open(path, "rb") as raw:
-            if suffix in _DECOMPRESSORS and os.fstat(raw.fileno()).st_size == 0:
-                raise EOFError
-            reported = 0
-            gathered: list[bytes] = []
-            size = 0
-            for piece in itertools.chain(decompress(raw), [None]):
-                if piece is not None:
-                    gathered.append(piece)
-                    size += len(piece)
-                if size >= _BLOCK_BYTES or (piece is None and size):
-                    counts["bytes"] += size
-                    if progress:
-                        progress(raw.tell() - reported)
-                        reported = raw.tell()
-                    yield b"".join(gathered)
-                    gathered, size = [], 0
-    except EOFError:
-        raise UserError(
-            f"{path} is truncated: its compressed data end too early. Copy or compress it again."
-        ) from None
-    except (OSError, *failures) as error:
-        raise UserError(
-            f"cannot read {path}: {error}. Check that it is there, whole, readable, and of the "
-            "kind that its suffix says."
-        ) from error
-
-
-def _plain(raw: IO[bytes] | gzip.GzipFile) -> Iterator[bytes]:
-    while chunk := raw.read(_BLOCK_BYTES):
-        yield chunk
-
-
-def _gzip(raw: IO[bytes]) -> Iterator[bytes]:
-    return _plain(gzip.open(raw))
-
-
-def _bzip2(raw: IO[bytes]) -> Iterator[bytes]:
-    return _plain(bz2.open(raw))
-
-
-def _xz(raw: IO[bytes]) -> Iterator[bytes]:
-    return _plain(lzma.open(raw))
-
-
-def _zstandard(raw: IO[bytes]) -> Iterator[bytes]:
-    # The package's stream reader takes a truncated file for a finished one; this does not.
-    frame = None
-    while chunk := raw.read(_ZSTANDARD_INPUT_BYTES):
-        while chunk:
-            frame = frame or zstandard.ZstdDecompressor().decompressobj()
-            yield frame.decompress(chunk)
-            chunk = frame.unused_data if frame.eof else b""
-            if frame.eof:
-                frame = None
-    if frame:
-        raise EOFError
-
-
-# By suffix: how to decompress, and what is raised, beside OSError, on damaged data.
-_DECOMPRESSORS: dict[str, tuple[Callable[[IO[bytes]], Iterator[bytes]], tuple]] = {
-    ".gz": (_gzip, (zlib.error,)),
-    ".bz2": (_bzip2, ()),
-    ".xz": (_xz, (lzma.LZMAError,)),
-    ".zst": (_zstandard, (zstandard.ZstdError,)),
-}
+        return open(path, "rb")
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error}.") from error
 
 
 # Hashing

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import fnmatch
 import glob
 import os
-from collections.abc import Callable
+import re
+import urllib.parse
+import urllib.request
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -46,14 +50,19 @@ class CorpusFile(NamedTuple):
     digest: str
 
 
-def corpus_files(pattern: str) -> list[Path]:
+def corpus_files(pattern: str, working_folder: Path | None = None) -> list[Path]:
     """The files that a file name, a folder or a glob pattern stands for.
+
+    Links are followed, and no folder is entered twice. Hidden files and folders, and editors'
+    backups (`a~`, `#a#`, `a.bak`), are left out where a pattern does not ask for them.
 
     Parameters
     ----------
     pattern : str
-        A file; a folder, for all files below it but hidden ones; or a glob pattern (`**` crosses
-        folders). `~` is the home folder.
+        A file, also as `file://`; a folder, for all files below it; or a glob pattern (`**`
+        crosses folders). `~` is the home folder.
+    working_folder : pathlib.Path, optional
+        May not be met on the way.
 
     Returns
     -------
@@ -63,40 +72,99 @@ def corpus_files(pattern: str) -> list[Path]:
     Raises
     ------
     UserError
-        When there is no such file, or none that fits.
+        When there is no such file, or none that fits; when a folder cannot be read; when a link
+        leads nowhere; when the working folder is met.
     """
-    path = Path(pattern).expanduser()
-    if path.is_file():
-        return [path]
-    if path.is_dir():
-        files = _files_below(path)
-        if not files:
-            raise UserError(f"the corpus folder {path} holds no files: put text files there.")
-        return files
-    files = sorted(
-        Path(name) for name in glob.glob(str(path), recursive=True) if Path(name).is_file()
-    )
-    if files:
-        return files
-    if path.exists():
-        raise UserError(f"the corpus {path} is neither a regular file nor a folder.")
-    raise UserError(
-        f"there is no corpus {pattern!r}: give an existing text file, a folder, or a glob pattern "
-        "that fits some files (a relative one starts from the folder the job was started in: "
-        f"{Path.cwd()})."
-    )
+    path = Path(os.path.expanduser(_without_scheme(pattern)))
+    try:
+        if path.is_file():
+            return [path]
+        if path.is_dir():
+            files = _matches(path, ("**",), working_folder)
+            advice = f"the corpus folder {path} holds no files: put text files there."
+        else:
+            base = Path(path.anchor)
+            files = _matches(base, path.relative_to(base).parts, working_folder)
+            advice = (f"there is no corpus {pattern!r}: give an existing text file, a folder, or a "
+                      "glob pattern that fits some files (a relative one starts from the folder "
+                      f"the job was started in: {Path.cwd()}).")
+            if path.exists():
+                advice = f"the corpus {path} is neither a regular file nor a folder."
+        found = sorted({file for file in files if file.is_file()})
+    except OSError as error:
+        raise UserError(f"cannot read the corpus {pattern!r}: {error}.") from error
+    if not found:
+        raise UserError(advice)
+    return found
 
 
-def _files_below(folder: Path) -> list[Path]:
-    def refuse(error: OSError) -> None:
-        raise UserError(f"cannot read the corpus folder {folder}: {error}.")
+def _without_scheme(pattern: str) -> str:
+    scheme = re.match(r"([a-z][a-z0-9+.-]*)://", pattern, re.IGNORECASE)
+    if scheme is None:
+        return pattern
+    address = urllib.parse.urlsplit(pattern)
+    if address.scheme != "file" or address.netloc not in ("", "localhost"):
+        raise UserError(
+            f"{pattern!r} is no file: only CORPUS may be an address, of http or https. Fetch the "
+            "text, and name the file."
+        )
+    return urllib.request.url2pathname(address.path)
 
-    files = []
-    for parent, folders, names in os.walk(folder, onerror=refuse):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        paths = [Path(parent, name) for name in names if not name.startswith(".")]
-        files += [path for path in paths if path.is_file()]
-    return sorted(files)
+
+def _matches(folder: Path, pieces: tuple[str, ...], closed: Path | None) -> Iterator[Path]:
+    """What fits the pieces, between slashes, of a glob pattern that starts in a folder."""
+    piece, *rest = pieces or ("",)
+    if piece == "**":
+        for each in _folders_below(folder, closed, set()):
+            yield from _matches(each, (*rest,) or ("*",), closed)
+        return
+    if glob.has_magic(piece):
+        paths = [path for path in _entries(folder, closed, _is_left_out(piece))
+                 if fnmatch.fnmatchcase(path.name, piece)]
+    else:
+        paths = [folder / piece] if os.path.lexists(folder / piece) else []
+    for path in paths:
+        _check_link(path)
+        if not rest:
+            yield path
+        elif path.is_dir():
+            yield from _matches(path, (*rest,), closed)
+
+
+def _folders_below(folder: Path, closed: Path | None, seen: set) -> Iterator[Path]:
+    """A folder and all below it, each once, however many links lead there."""
+    status = os.stat(folder)
+    if (status.st_dev, status.st_ino) in seen:
+        return
+    seen.add((status.st_dev, status.st_ino))
+    yield folder
+    for path in _entries(folder, closed):
+        _check_link(path)
+        if path.is_dir():
+            yield from _folders_below(path, closed, seen)
+
+
+def _entries(folder: Path, closed: Path | None, left_out_too: bool = False) -> list[Path]:
+    if closed is not None and closed.exists() and folder.samefile(closed):
+        raise UserError(
+            f"the working folder {closed} lies in the corpus, which would then hold what is made "
+            "of it: name another working folder (WORK), or only the text files as the corpus."
+        )
+    return [folder / name for name in sorted(os.listdir(folder))
+            if left_out_too or not _is_left_out(name)]
+
+
+def _is_left_out(name: str) -> bool:
+    return (name.startswith(".") or name.endswith(("~", ".bak"))
+            or (name.startswith("#") and name.endswith("#")))
+
+
+def _check_link(path: Path) -> None:
+    if path.is_symlink() and not path.exists():
+        raise UserError(
+            f"{path} is a link to {os.readlink(path)}, which is not there: bring that back (is a "
+            "disk not mounted?), or remove the link."
+        )
 
 
 @dataclass(frozen=True)
@@ -108,11 +176,14 @@ class Corpus:
     patterns : dict
         For each side what `corpus_files` takes; None for a side that is drawn from the first.
     files : list of CorpusFile
-        By side, then sorted by path.
+        By side, then sorted by path; of a file of several names the first.
+    working_folder : pathlib.Path or None
+        See `corpus_files`.
     """
 
     patterns: dict[str, str | None]
     files: list[CorpusFile]
+    working_folder: Path | None
 
     def check_unchanged(self) -> None:
         """Verify that the files are still the same.
@@ -123,7 +194,8 @@ class Corpus:
             When one was changed, added or removed.
         """
         before = {(file.side, file.path): file.identity for file in self.files}
-        now = {(side, path): identity for side, path, identity in _look(self.patterns)}
+        now = {(side, path): identity
+               for side, path, identity in _look(self.patterns, self.working_folder)}
         for key in {**before, **now}:
             if before.get(key) != now.get(key):
                 raise UserError(
@@ -137,6 +209,7 @@ def find_corpus(
     valid: str | None = None,
     test: str | None = None,
     digest: Callable[[Path], str] = digest_file,
+    working_folder: Path | None = None,
 ) -> Corpus:
     """Find the files of a corpus.
 
@@ -146,6 +219,8 @@ def find_corpus(
         What `corpus_files` takes; none for a side that is drawn from the first.
     digest : function
         From a file to the digest of its bytes.
+    working_folder : pathlib.Path, optional
+        See `corpus_files`.
 
     Returns
     -------
@@ -154,14 +229,14 @@ def find_corpus(
     Raises
     ------
     UserError
-        When a side has no file, when a file cannot be read, and when one file, under whatever
-        names, is on two sides, or two files of the same content are.
+        As `corpus_files`; and when a file cannot be read, when one file, under whatever names, is
+        on two sides, or two files of the same content are.
     """
     patterns = dict(zip(SIDES, (train, valid, test), strict=True))
-    found = _look(patterns)
-    by_inode: dict[tuple[int, int], tuple[str, Path]] = {}
+    found = _look(patterns, working_folder)
+    by_identity: dict[Identity, tuple[str, Path]] = {}
     for side, path, identity in found:
-        _claim(by_inode, (identity.device, identity.inode), side, path, "are one file")
+        _claim(by_identity, identity, side, path, "are one file")
     files = []
     by_digest: dict[str, tuple[str, Path]] = {}
     for side, path, identity in found:
@@ -171,20 +246,23 @@ def find_corpus(
             raise UserError(f"cannot read {path}: {error}.") from error
         if identity.size:
             _claim(by_digest, files[-1].digest, side, path, "have the same content")
-    return Corpus(patterns, files)
+    return Corpus(patterns, files, working_folder)
 
 
-def _look(patterns: dict[str, str | None]) -> list[tuple[str, Path, Identity]]:
-    found = []
+def _look(
+    patterns: dict[str, str | None], working_folder: Path | None
+) -> list[tuple[str, Path, Identity]]:
+    found: dict[tuple[str, Identity], Path] = {}
     for side, pattern in patterns.items():
-        for path in corpus_files(pattern) if pattern else []:
+        for path in corpus_files(pattern, working_folder) if pattern else []:
             try:
                 status = os.stat(path)
             except OSError as error:
                 raise UserError(f"cannot read {path}: {error}.") from error
-            found.append((side, path, Identity(status.st_size, status.st_mtime_ns,
-                                               status.st_ctime_ns, status.st_dev, status.st_ino)))
-    return found
+            identity = Identity(status.st_size, status.st_mtime_ns, status.st_ctime_ns,
+                                status.st_dev, status.st_ino)
+            found.setdefault((side, identity), path)
+    return [(side, path, identity) for (side, identity), path in found.items()]
 
 
 def _claim(owners: dict, key: object, side: str, path: Path, fault: str) -> None:

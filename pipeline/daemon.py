@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+from luigi.rpc import RemoteScheduler, RPCError
 
 from model.files import UserError, publish
 
 ADDRESS = "127.0.0.1"
+_SECONDS_TO_ANSWER = 5
+_LONGEST_ANSWER = 1 << 16
 _SECONDS_TO_START = 30
 _SECONDS_TO_STOP = 10
+_OTHER_WAYS = "choose another [run] port in luigi.cfg, or run with SCHEDULER=local"
 
 _without_proxy = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
@@ -28,11 +37,101 @@ def url(port: int) -> str:
 
 def answers(port: int) -> bool:
     """Whether a Luigi daemon listens on the port."""
+    return _paused(port) is not None
+
+
+def is_paused(port: int) -> bool:
+    """Whether a Luigi daemon listens on the port and gives out no tasks, as it was told to."""
+    return _paused(port) is True
+
+
+def _paused(port: int) -> bool | None:
+    """What the daemon says of itself; None where it is no daemon of Luigi's that answers."""
+    found: list[bool] = []
+
+    def ask() -> None:
+        # Another program on the port may say anything, or nothing, or never come to an end.
+        with contextlib.suppress(Exception), _without_proxy.open(
+                f"{url(port)}/api/is_paused", timeout=_SECONDS_TO_ANSWER) as answer:
+            paused = json.loads(answer.read(_LONGEST_ANSWER))["response"]["paused"]
+            if isinstance(paused, bool):
+                found.append(paused)
+
+    asking = threading.Thread(target=ask, daemon=True)
+    asking.start()
+    asking.join(_SECONDS_TO_ANSWER)
+    return found[0] if found else None
+
+
+def _is_taken(port: int) -> bool:
+    """Whether any program listens on the port."""
     try:
-        with _without_proxy.open(f"{url(port)}/api/is_paused", timeout=5) as answer:
-            return "paused" in json.load(answer)["response"]
-    except (OSError, ValueError, KeyError):
+        socket.create_connection((ADDRESS, port), timeout=_SECONDS_TO_ANSWER).close()
+    except OSError:
         return False
+    return True
+
+
+class Client(RemoteScheduler):
+    """Luigi's own client of the daemon, where the daemon may be anything.
+
+    Any answer that is not the daemon's is an `RPCError`. And only tasks that were given to the
+    daemon by this process are taken from it: Luigi would import whatever module it names, and the
+    daemon believes everybody who reaches its port.
+    """
+
+    def __init__(self, *arguments: Any, **options: Any):
+        super().__init__(*arguments, **options)
+        self._rpc_log_retries = False  # with tracebacks, where no log has been set up
+        self._own: set[str] = set()
+
+    def _request(self, url: str, data: dict, attempts: int = 3, allow_null: bool = True) -> Any:
+        try:
+            return super()._request(url, data, attempts, allow_null)
+        except RPCError as error:
+            raise RPCError(f"no answer ({error.sub_exception or error})", error) from error
+        except Exception as error:
+            raise RPCError(f"not the answer of a daemon of this version ({error!r})",
+                           error) from error
+
+    def add_task(self, **options: Any) -> Any:
+        """Give a task to the daemon, or tell it what has become of one."""
+        self._own.add(options["task_id"])
+        return super().add_task(**options)  # type: ignore[misc]
+
+    def get_work(self, **options: Any) -> dict:
+        """Ask for a task."""
+        work = super().get_work(**options)  # type: ignore[misc]
+        known = ("task_id", "running_tasks", "n_pending_tasks", "n_unique_pending")
+        if not isinstance(work, dict) or any(name not in work for name in known):
+            raise RPCError(f"not the answer of a daemon of this version ({str(work)[:100]!r})")
+        if "batch_id" in work or (work["task_id"] or "") not in {"", *self._own}:
+            raise RPCError("it gives out a task that this run has not asked for, "
+                           f"{str(work['task_id'])[:100]!r}")
+        return work
+
+    def ping(self, **options: Any) -> dict | None:
+        """Tell the daemon that this process is alive."""
+        answer = super().ping(**options)  # type: ignore[misc]
+        return answer if isinstance(answer, dict) and "rpc_messages" in answer else None
+
+
+@contextlib.contextmanager
+def talking_to(port: int) -> Iterator[Any]:
+    """A client of the daemon.
+
+    Raises
+    ------
+    UserError
+        When what answers is not the daemon of this version of Luigi.
+    """
+    try:
+        yield Client(url(port))
+    except (RPCError, LookupError, TypeError, ValueError, AttributeError) as error:
+        raise UserError(
+            f"what answers on {url(port)} is not the daemon of this version of Luigi, or no more: "
+            f"{error if isinstance(error, RPCError) else repr(error)}. End it, or "
+            f"{_OTHER_WAYS}") from error
 
 
 def start(work: Path, port: int) -> bool:
@@ -52,10 +151,13 @@ def start(work: Path, port: int) -> bool:
     Raises
     ------
     UserError
-        When it does not come up.
+        When it does not come up, or another program has the port.
     """
     if answers(port):
         return False
+    if _is_taken(port):
+        raise UserError(f"what listens on {ADDRESS}:{port} does not answer as Luigi's daemon does; "
+                        f"{_OTHER_WAYS}")
     folder = work / "luigid"
     folder.mkdir(parents=True, exist_ok=True)
     state = folder / "state.pickle"
@@ -74,8 +176,7 @@ def start(work: Path, port: int) -> bool:
         if process.poll() is not None or time.monotonic() > deadline:
             raise UserError(
                 f"luigid did not start on {ADDRESS}:{port}; see {folder / 'luigid.log'}. If "
-                "another program uses the port, choose another as [run] port in luigi.cfg, or "
-                "run with SCHEDULER=local")
+                f"another program uses the port, {_OTHER_WAYS}")
         time.sleep(0.1)
     return True
 
@@ -86,14 +187,12 @@ def give_up_dead_tasks(work: Path, port: int) -> None:
     It would notice after minutes only, and until then give them to no other worker. To be called
     while no run is at work in the folder.
     """
-    from luigi.rpc import RemoteScheduler
-
-    scheduler: Any = RemoteScheduler(url(port))
-    for task_id, task in scheduler.task_list("RUNNING", "", limit=False).items():
-        # The extraction of the default corpus has no working folder, and does no harm twice.
-        if task["params"].get("working_folder", str(work)) == str(work):
-            scheduler.add_task(task_id=task_id, worker=task["worker_running"], status="FAILED",
-                               expl=json.dumps("its worker is gone"))
+    with talking_to(port) as client:
+        for task_id, task in client.task_list("RUNNING", "", limit=False).items():
+            # The extraction of the default corpus has no working folder, and does no harm twice.
+            if task["params"].get("working_folder", str(work)) == str(work):
+                client.add_task(task_id=task_id, worker=task["worker_running"], status="FAILED",
+                                expl=json.dumps("its worker is gone"))
 
 
 def stop(work: Path, port: int) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -15,7 +17,7 @@ def run_model_command(command: str, job: dict, job_file: Path,
                       say: Callable[[str, float], None]) -> None:
     """Run ``python -m model COMMAND`` on a job, passing its progress on.
 
-    The process stops when this one is gone, whatever ended it; a training writes a checkpoint
+    The process ends when this one is gone, whatever ended it; a training writes a checkpoint
     first.
 
     Parameters
@@ -39,7 +41,8 @@ def run_model_command(command: str, job: dict, job_file: Path,
         temporary.write_text(json.dumps(job, indent=1))
     error, damaged = None, None
     with subprocess.Popen(
-            [sys.executable, "-m", "model", command, str(job_file), "--with-parent"],
+            [sys.executable, "-m", "model", command, str(job_file),
+             "--with-parent", str(os.getpid())],
             stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True) as process:
         for line in process.stdout or ():
             report = json.loads(line)
@@ -50,5 +53,21 @@ def run_model_command(command: str, job: dict, job_file: Path,
     if damaged:
         raise DamagedFile(damaged, error or "")
     if process.returncode:
-        raise UserError(error or f"python -m model {command} ended with exit code "
-                                 f"{process.returncode}; its messages are above")
+        raise UserError(error or f"python -m model {command} {how_it_ended(process.returncode)}")
+
+
+_PERHAPS = {
+    signal.SIGKILL: ", perhaps for want of memory (the kernel's log tells: dmesg)",
+    signal.SIGSEGV: ", perhaps for want of stack (ulimit -s)",
+}
+
+
+def how_it_ended(exit_code: int) -> str:
+    """What an exit code of another process tells, negative for a signal, as a part of a line."""
+    if exit_code >= 0:
+        return f"ended with exit code {exit_code}; its messages are above"
+    try:
+        number = signal.Signals(-exit_code)
+    except ValueError:  # a real-time signal has no name
+        return f"was ended by signal {-exit_code}"
+    return f"was ended by {number.name}{_PERHAPS.get(number, '')}"

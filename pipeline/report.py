@@ -195,13 +195,15 @@ def _origins(group: Sequence[dict]) -> dict[str, list[str]]:
         elif len(values) > 1:
             settings.append(f"{key} ({len(values):,} different)")
         else:
-            settings.append(f"{key} = {'(empty)' if value == '' else value}")
+            settings.append(f"{key} = {_or_word(value)}")
     if len(made_from) > _INGREDIENTS_LISTED:
         more = len(made_from) - _INGREDIENTS_LISTED
         made_from[_INGREDIENTS_LISTED:] = [f"and {more:,} more"]
-    for previous in filter(None, (receipt["notes"].get("previous") for receipt in group)):
-        made_from.append(f"weights of model {previous[:8]}")
     return {"made_from": made_from, "settings": settings}
+
+
+def _or_word(value: object) -> object:
+    return {"": "(empty)", None: "none"}.get(value, value) if value in ("", None) else value
 
 
 def _flatten(ingredients: dict, before: str = "") -> dict:

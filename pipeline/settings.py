@@ -90,7 +90,7 @@ class training(luigi.Config):
     shards_in_memory = luigi.IntParameter()
     seed = luigi.IntParameter()
     checkpoint_minutes = luigi.FloatParameter()
-    warm_start = luigi.BoolParameter(parsing=luigi.BoolParameter.EXPLICIT_PARSING)
+    warm_start = luigi.Parameter()
 
 
 # These are no fields of the training's own configuration.

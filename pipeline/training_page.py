@@ -5,9 +5,11 @@ from __future__ import annotations
 import functools
 import http.server
 import logging
+import secrets
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 from pipeline.report import write_training_page
 
@@ -20,10 +22,12 @@ _LEAST_REST = 49
 
 
 class TrainingPage:
-    """Keeps a page up to date while a training runs, and serves its folder; a context manager.
+    """Keeps a page up to date while a training runs, and serves it; a context manager.
 
     Luigi's visualiser comes over HTTP, and browsers follow no link from there to a file. So the
-    folder is served, on the loopback address, as long as the training lasts. The file stays.
+    page is served, on the loopback address, as long as the training lasts: to those who know its
+    random address, for every user of the machine reaches the port, and every web page does that
+    one of them has open. The file stays.
 
     Parameters
     ----------
@@ -38,11 +42,12 @@ class TrainingPage:
         self._path = path
         self._status, self._share = "starting", 0.0
         self._due = 0.0
+        self._address = f"/{secrets.token_urlsafe(16)}/{path.name}"
 
     def __enter__(self) -> TrainingPage:
         self.update(self._status, self._share)
-        handler = functools.partial(_Quiet, directory=str(self._path.parent))
-        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+        handler = functools.partial(_OnePage, page=self._path, address=self._address)
+        self._server = _Server(("127.0.0.1", 0), handler)
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
         return self
 
@@ -55,7 +60,7 @@ class TrainingPage:
     @property
     def url(self) -> str:
         """Where a browser finds the page while the training runs."""
-        return f"http://127.0.0.1:{self._server.server_port}/{self._path.name}"
+        return f"http://127.0.0.1:{self._server.server_port}{self._address}"
 
     def update(self, status: str, share: float) -> None:
         """Take note of a status line and the share that is done; write the page if it is time."""
@@ -74,6 +79,36 @@ class TrainingPage:
             logger.warning("the page %s could not be written: %s", self._path, error)
 
 
-class _Quiet(http.server.SimpleHTTPRequestHandler):
+class _Server(http.server.ThreadingHTTPServer):
+    def handle_error(self, *_: object) -> None:
+        """A browser that goes away is nothing to tell of."""
+
+
+class _OnePage(http.server.BaseHTTPRequestHandler):
+    """Serves one file under one address, to browsers that were sent here by no other name."""
+
+    timeout = 10  # seconds that a connection may be silent
+
+    def __init__(self, *arguments: Any, page: Path, address: str):
+        self._page, self._address = page, address
+        super().__init__(*arguments)
+
+    def do_GET(self) -> None:
+        # A web page whose own name is made to lead here would otherwise read what comes.
+        port = self.connection.getsockname()[1]
+        if self.headers.get("Host") not in (f"127.0.0.1:{port}", f"localhost:{port}"):
+            self.send_error(http.HTTPStatus.MISDIRECTED_REQUEST)
+            return
+        if not secrets.compare_digest(self.path.encode(), self._address.encode()):
+            self.send_error(http.HTTPStatus.NOT_FOUND)
+            return
+        content = self._page.read_bytes()
+        self.send_response(http.HTTPStatus.OK)
+        self.send_header("Content-Type", "text/html; charset=utf-8")
+        self.send_header("Content-Length", str(len(content)))
+        self.send_header("Referrer-Policy", "no-referrer")
+        self.end_headers()
+        self.wfile.write(content)
+
     def log_message(self, format: str, *arguments: object) -> None:
         """Requests are nobody's business."""

@@ -5,12 +5,12 @@ from __future__ import annotations
 import bisect
 import itertools
 import os
-import unicodedata
 from collections.abc import Iterable, Sequence
 
 import numpy as np
 
 from model.files import UserError
+from model.tokenization import clean, tokenize
 from model.vocabulary import END, SPECIALS, START, UNKNOWN, Vocabulary, read_lines
 from pipeline.tokens import Types
 
@@ -24,6 +24,7 @@ def build_vocabulary(
     size: int,
     minimum_count: int = 1,
     word_list: str | os.PathLike | None = None,
+    lowercase: bool = False,
 ) -> Vocabulary:
     """Choose the words, and order them by count, descending, then by the word.
 
@@ -40,16 +41,24 @@ def build_vocabulary(
         Words that occur less often are left out.
     word_list : path, optional
         A text file with a word a line (what follows a tab is ignored, so that a vocabulary can
-        serve). Exactly these words and the three special ones make the vocabulary then, and
-        `size` and `minimum_count` mean nothing.
+        serve). Exactly these words, as the tokenizer would find them in a text, and the three
+        special ones make the vocabulary then, and `size` and `minimum_count` mean nothing.
+    lowercase : bool
+        Whether the parts were brought to lower case: then the words of the list are, too.
 
     Raises
     ------
     UserError
-        When no word is left, or the word list is malformed (names the line).
+        When no word is left, none of the list occurs, or the word list is malformed (names the
+        line).
     """
     if word_list:
-        chosen = _count(parts, _read_word_list(word_list))
+        chosen = _count(parts, _read_word_list(word_list, lowercase))
+        if not any(chosen.values()):
+            raise UserError(
+                f"none of the {len(chosen):,} words of {word_list} occurs in the training side, "
+                f"not even {next(iter(chosen))!r}: is it a list for this text?"
+            )
     else:
         if size <= len(SPECIALS):
             raise UserError(
@@ -136,20 +145,33 @@ def _order(entry: tuple[str, int]) -> tuple[int, str]:
     return -count, word
 
 
-def _read_word_list(path: str | os.PathLike) -> list[str]:
+def _read_word_list(path: str | os.PathLike, lowercase: bool) -> list[str]:
+    entries = {
+        number: entry
+        for number, line in enumerate(read_lines(path), 1)
+        if clean(entry := line.partition("\t")[0])
+    }
+    tokens = tokenize(list(map(clean, entries.values())), lowercase=lowercase)
+    ends = np.cumsum(tokens.lengths)
     words: dict[str, int] = {}
-    for number, line in enumerate(read_lines(path), 1):
-        word = unicodedata.normalize("NFC", line.partition("\t")[0].strip())
-        if not word or word in SPECIALS:
+    for (number, entry), start, end in zip(entries.items(), ends - tokens.lengths, ends):
+        found = [tokens.types[place] for place in tokens.indices[start:end]]
+        if found == [UNKNOWN]:
             continue
-        if len(word.split()) > 1:
-            raise UserError(f"{path}, line {number}: {word!r} is more than one word.")
-        if word in words:
+        if len(found) != 1:
+            parts = f" ({' '.join(found)})" if found else ""
             raise UserError(
-                f"{path}, line {number}: {word!r} stands there a second time, first on line "
-                f"{words[word]}."
+                f"{path}, line {number}: {entry.strip()!r} is {len(found)} words{parts} to the "
+                "tokenizer, and could never occur: give a word a line."
             )
-        words[word] = number
+        if found[0] in words:
+            first = words[found[0]]
+            raise UserError(
+                f"{path}, line {number}: {found[0]!r} stands there a second time, first on line "
+                f"{first}" + (f", as {entries[first].strip()!r}" if entries[first] != entry else "")
+                + "."
+            )
+        words[found[0]] = number
     if not words:
         raise UserError(f"the word list {path} is empty: give a word a line.")
     return list(words)

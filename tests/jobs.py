@@ -14,7 +14,11 @@ from pathlib import Path
 import luigi
 import numpy as np
 
+from model.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
+from model.lineage import TrainingText
+from model.vocabulary import read_vocabulary
 from pipeline import settings, tasks
+from pipeline.artifacts import digest_file, fingerprint
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -67,6 +71,33 @@ def by_part(reasons):
                 for number in range(int(first), int(last or first) + 1):
                     single[f"{family} {side} {number}"] = reason
     return single
+
+
+def pretend(command, job, job_file, say):
+    """In place of the model's commands: the files they leave, made of what they were given."""
+    job_file.parent.mkdir(parents=True, exist_ok=True)
+    job_file.write_text(json.dumps(job))
+    if command == "train":
+        content = {key: job[key] for key in ("network", "training")}
+        content["train_shards"] = [Path(path).name for path in job["train_shards"]]
+        content["previous"] = job["previous"] and digest_file(Path(job["previous"]))
+        folder, ancestry, ancestors_text = Path(job["folder"]), [], None
+        if job["previous"]:
+            parent = read_checkpoint(job["previous"])
+            ancestry = [{"model": digest_file(Path(job["previous"]))}, *parent.ancestry]
+            ancestors_text = parent.seen_text
+        write_checkpoint(folder / "model.h5", Checkpoint(
+            parameters={}, optimiser=[], random_states=[],
+            vocabulary=read_vocabulary(job["vocabulary"]),
+            settings={"job": fingerprint(content)}, position={}, ancestry=ancestry,
+            text=TrainingText(**job["text"]), ancestors_text=ancestors_text))
+        (folder / "log.jsonl").write_text(json.dumps(
+            {"update": 1, "epoch": 0, "sentences": 1, "tokens": 1, "loss": 1.0,
+             "gradient_norm": 1.0, "rate": 1.0, "seconds": 1.0, "tokens_per_second": 1.0}) + "\n")
+    else:
+        figures = {side: {"perplexity": 2.0} for side in job["sets"]}
+        Path(job["output"]).parent.mkdir(exist_ok=True)
+        Path(job["output"]).write_text(json.dumps({"sets": figures, "baselines": {}}))
 
 
 class Job:

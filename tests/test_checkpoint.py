@@ -8,6 +8,7 @@ import pytest
 
 from model.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 from model.files import UserError, write_hdf5
+from model.lineage import TrainingText
 from model.vocabulary import Vocabulary
 
 
@@ -22,7 +23,11 @@ def checkpoint(random):
         settings={"network": {"num_units": 2}, "source": "abc"},
         position={"epoch": 1, "best_perplexity": 12.345678901234567, "finished": None},
         history=[{"update": n} for n in range(3000)],
-        ancestry=[{"model": "0" * 64}])
+        ancestry=[{"model": "0" * 64}],
+        text=TrainingText(3, {"valid": 0.1, "test": 0}, {"valid": None, "test": "ab"},
+                          {"ab": ["01", "02"]}),
+        ancestors_text=TrainingText(3, {"valid": 0.05, "test": 0}, {"valid": None, "test": "ab"},
+                                    {"ab": ["02", "03"], "cd": []}))
 
 
 def test_round_trip(tmp_path, checkpoint):
@@ -30,6 +35,8 @@ def test_round_trip(tmp_path, checkpoint):
     again = read_checkpoint(tmp_path / "a.h5")
     for field in dataclasses.fields(Checkpoint):
         np.testing.assert_equal(getattr(again, field.name), getattr(checkpoint, field.name))
+    assert again.seen_text == TrainingText(
+        3, {"valid": 0.05, "test": 0}, {"valid": None, "test": "ab"}, {"ab": ["01", "02", "03"]})
     assert list(again.parameters) == list(checkpoint.parameters)
     write_checkpoint(tmp_path / "b.h5", again)
     assert (tmp_path / "a.h5").read_bytes() == (tmp_path / "b.h5").read_bytes()

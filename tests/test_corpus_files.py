@@ -8,14 +8,85 @@ from model.files import UserError
 from pipeline.corpus_files import corpus_files, find_corpus
 
 
-def test_a_folder_stands_for_its_files_in_sorted_order_without_hidden_ones(tmp_path):
-    for name in ("b.txt", "a/z.txt", "a/b.txt.gz", ".hidden", ".git/config"):
+@pytest.fixture
+def folder(tmp_path):
+    """A folder of texts, and of files that are none."""
+    for name in ("b.txt", "a/z.txt", "a/b.txt.gz", ".hidden", ".git/config.txt", "b.txt~",
+                 "#b.txt#", "a/.z.txt.swp", "a/z.txt.bak"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_text("x")
-    names = ["a/b.txt.gz", "a/z.txt", "b.txt"]
-    assert corpus_files(str(tmp_path)) == [tmp_path / name for name in names]
-    assert corpus_files(f"{tmp_path}/**/*.txt") == [tmp_path / "a/z.txt", tmp_path / "b.txt"]
-    assert corpus_files(f"{tmp_path}/b.txt") == [tmp_path / "b.txt"]
+        (tmp_path / name).write_text(name)
+    return tmp_path
+
+
+def names(folder, pattern):
+    return [str(path.relative_to(folder)) for path in corpus_files(f"{folder}/{pattern}")]
+
+
+def test_a_folder_stands_for_its_files_in_sorted_order_without_hidden_ones(folder):
+    everything = ["a/b.txt.gz", "a/z.txt", "b.txt"]
+    assert names(folder, "") == names(folder, "**") == names(folder, "**/*") == everything
+    assert names(folder, "*") == ["b.txt"] and names(folder, "*/*") == everything[:2]
+    assert names(folder, "**/*.txt") == names(folder, "**/**/*.txt") == ["a/z.txt", "b.txt"]
+    assert names(folder, "**/a/*") == names(folder, "a/**") == names(folder, "a") == everything[:2]
+    assert names(folder, "b.txt") == ["b.txt"]
+    assert corpus_files(f"file://{folder}/b.txt") == [folder / "b.txt"]
+
+
+def test_hidden_files_and_backups_are_read_where_they_are_asked_for(folder):
+    assert names(folder, ".git") == names(folder, ".*/*") == [".git/config.txt"]
+    assert names(folder, ".git/**/*.txt") == [".git/config.txt"]
+    assert names(folder, "*.txt~") == names(folder, "b.txt~") == ["b.txt~"]
+
+
+def test_paths_may_be_relative(folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    assert list(map(str, corpus_files("**/z*"))) == ["a/z.txt"]
+    assert list(map(str, corpus_files("."))) == ["a/b.txt.gz", "a/z.txt", "b.txt"]
+    monkeypatch.setenv("HOME", str(folder / "a"))
+    assert corpus_files("~/*.txt") == [folder / "a/z.txt"]
+
+
+def test_links_are_followed_and_nothing_is_met_twice(folder, tmp_path_factory):
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    (elsewhere / "more.txt").write_text("more")
+    (folder / "c").symlink_to(elsewhere)
+    (folder / "c/loop").symlink_to(folder)
+    (folder / "a/other loop").symlink_to(folder)
+    (folder / "d.txt").symlink_to("b.txt")
+    os.link(folder / "b.txt", folder / "e.txt")
+    for pattern in ("", "**", "**/*"):
+        found = find_corpus(f"{folder}/{pattern}").files
+        assert [str(file.path.relative_to(folder)) for file in found] == [
+            "a/b.txt.gz", "a/z.txt", "b.txt", "c/more.txt"]
+
+
+@pytest.mark.parametrize("target", ["not mounted", "broken.txt"])
+@pytest.mark.parametrize("pattern", ["", "**/*.txt", "*", "a/*.txt", "*/*.txt", "a/broken.txt"])
+def test_a_broken_link_is_an_error_that_names_it(folder, pattern, target):
+    (folder / "a/broken.txt").symlink_to(target)
+    if pattern == "*":
+        assert names(folder, pattern) == ["b.txt"]  # it does not look there
+        return
+    with pytest.raises(UserError, match=f"a/broken.txt is a link to {target}, which is not there"):
+        names(folder, pattern)
+
+
+def test_the_working_folder_may_not_lie_in_the_corpus(folder):
+    work = folder / "a/work"
+    (work / "parts").mkdir(parents=True)
+    (work / "parts/1.txt").write_text("made")
+    for pattern in ("", "**", "a", "*/*/*/*", "a/work"):
+        with pytest.raises(UserError, match=f"the working folder {work} lies in the corpus"):
+            corpus_files(f"{folder}/{pattern}", work)
+    assert corpus_files(f"{folder}/a/*.txt", work) == [folder / "a/z.txt"]
+    assert corpus_files(f"{work}/parts/1.txt", work) == [work / "parts/1.txt"]
+
+
+@pytest.mark.parametrize("address", ["http://host/text.txt", "FTP://host/a", "file://host/a",
+                                     "s3://bucket/key"])
+def test_an_address_is_no_file(address):
+    with pytest.raises(UserError, match=f"'{address}' is no file"):
+        corpus_files(address)
 
 
 def test_a_file_whose_name_looks_like_a_pattern_is_a_file(tmp_path):

@@ -1,5 +1,6 @@
 """Killed at any moment and run again, a job ends with the bytes of one that was never killed."""
 
+import contextlib
 import os
 import random
 import signal
@@ -86,6 +87,52 @@ def test_the_daemon_gives_a_task_once_to_each_worker(tmp_path):
     assert "TokenizePart" in log and "already running task" not in log
 
 
+def test_a_killed_process_is_one_line(tmp_path):
+    job = long_job(tmp_path)
+    job.set("training", max_epochs=1000)
+    port = int(job.settings["run"]["port"])
+    try:
+        for victim, code, words in (
+                ("training", 30, "error: python -m model train was ended by SIGKILL, perhaps for "
+                                 "want of memory"),
+                ("worker", 30, "error: TrainModel: its process was ended by SIGKILL"),
+                ("daemon", 40, "error: luigid, the daemon that gives out the tasks, is lost")):
+            before = updates(job.work)
+            process = job.start("run")
+            wait_for(lambda before=before: updates(job.work) > before, process)
+            assert kill(victim, process, job.work)
+            output, _ = process.communicate(timeout=60)
+            assert process.returncode == code, output
+            assert words in output and "Traceback" not in output
+            assert not at_work(job.work), output
+    finally:
+        daemon.stop(job.work, port)
+
+
+def test_a_run_goes_on_after_the_daemon_took_it_for_dead(tmp_path, uninterrupted):
+    job = long_job(tmp_path)
+    job.set("scheduler", worker_disconnect_delay=1)
+    port = int(job.settings["run"]["port"])
+
+    def status():
+        with daemon.talking_to(port) as client:  # which also looks for workers that are gone
+            return {task["name"]: status for status in ("RUNNING", "FAILED")
+                    for task in client.task_list(status, "", limit=False).values()}
+
+    try:
+        process = job.start("run")
+        wait_for(lambda: updates(job.work) > 2, process)
+        os.killpg(process.pid, signal.SIGSTOP)
+        wait_for(lambda: status() == {"TrainModel": "FAILED"}, process)
+        os.killpg(process.pid, signal.SIGCONT)
+        output, _ = process.communicate(timeout=120)
+        assert process.returncode == 0, output
+        assert "it has taken it for dead" in output and "Traceback" not in output
+        assert results(job.work) == uninterrupted[0]
+    finally:
+        daemon.stop(job.work, port)
+
+
 def test_twenty_kills_at_random_moments(tmp_path, uninterrupted):
     expected, duration = uninterrupted
     moments = random.Random(4)
@@ -95,11 +142,12 @@ def test_twenty_kills_at_random_moments(tmp_path, uninterrupted):
         while kills < 20:
             process = job.start("run")
             time.sleep(moments.uniform(0, duration / 2))
-            victim = moments.choice(["everything", "worker", "training", "daemon"])
+            victim = moments.choice(["everything", "parent", "worker", "training", "daemon"])
             if process.poll() is None and kill(victim, process, job.work):
                 kills += 1
             # What is left comes to its end by itself, whether it fails or not.
             output, _ = process.communicate(timeout=300)
+            assert not at_work(job.work), (victim, output)
             if process.returncode == 0:
                 assert results(job.work) == expected, output
                 subprocess.run(["rm", "-r", *map(str, job.work.glob("[!l]*"))], check=True)
@@ -115,22 +163,40 @@ def kill(victim, process, work):
     if victim == "everything":
         os.killpg(process.pid, signal.SIGKILL)
         return True
-    if victim == "worker":
+    if victim == "parent":
         process.kill()
         return True
+    below = children(process.pid)
     if victim == "daemon":
         pid = work / "luigid" / "pid"
         numbers = [int(pid.read_text())] if pid.exists() else []
         numbers = [number for number in numbers if daemon._is_luigid(number)]
+    elif victim == "worker":  # forks of the parent, with its command line
+        numbers = [number for number, command in below.items() if b"-m pipeline" in command]
     else:
-        numbers = [number for number, command in children(process.pid).items()
-                   if b"-m model" in command]
+        numbers = [number for number, command in below.items() if b"-m model" in command]
     for number in numbers:
         try:
             os.kill(number, signal.SIGKILL)
         except ProcessLookupError:
             return False
     return bool(numbers)
+
+
+def at_work(work, seconds=10):
+    """The processes of a job but the daemon, if there are any still after some seconds."""
+    mark = f"PIPELINE_WORK={work}\0".encode()
+    deadline = time.monotonic() + seconds
+    while True:
+        found = {}
+        for folder in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                command = (folder / "cmdline").read_bytes()
+                if mark in (folder / "environ").read_bytes() and b"luigid" not in command:
+                    found[int(folder.name)] = command
+        if not found or time.monotonic() > deadline:
+            return found
+        time.sleep(0.05)
 
 
 def wait_for(condition, process, seconds=120):

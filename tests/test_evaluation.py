@@ -8,8 +8,10 @@ import pytest
 
 from model import evaluation
 from model.baselines import Bigrams, baselines
-from model.evaluation import evaluate, perplexity
-from model.shards import ShardReader
+from model.evaluation import evaluate, headline, perplexity
+from model.shards import ShardReader, write_shard
+from model.vocabulary import Vocabulary
+from pipeline.tokens import write_tokens
 
 TRAIN = [["a b a c", "b a", "a", "c c c d", "a b a c"], ["d a b", "b b", "a b c d e f"]]
 VALID = [["a b", "c a d z", "a"]]
@@ -19,8 +21,6 @@ TEST = [["a b a", "z z a", "b", "a a a a a a a a", "b c"], ["q", "a b a"]]
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory, make_shards):
     """Readers of the three sets, all with the training side's vocabulary, and that vocabulary."""
-    from model.shards import write_shard
-
     folder = tmp_path_factory.mktemp("corpus")
     shards, vocabulary = make_shards(folder / "train", TRAIN, size=7)
     readers = {"train": shards}
@@ -159,3 +159,20 @@ def test_the_smoothing_is_the_best_on_the_validation_set(corpus):
                        {"valid": readers["valid"], "test": readers["test"]}, vocabulary)
     assert result["bigram"] == pytest.approx(
         {"smoothing": best, "valid": naive(VALID, best), "test": naive(TEST, best)})
+
+
+def test_without_an_unknown_word_in_training_only_the_rest_counts(tmp_path, make_shards):
+    train = ["the lamp burns", "the oil burns"]
+    shards, vocabulary = make_shards(tmp_path / "train", [train])
+    assert headline(vocabulary) == "perplexity_without_unk"
+    (tmp_path / "text.txt").write_text("the zebra burns\n")
+    write_tokens(tmp_path / "text.txt", tmp_path / "tokens.h5", lowercase=True)
+    write_shard(tmp_path / "tokens.h5", vocabulary, tmp_path / "shard.h5")
+    reader = ShardReader([tmp_path / "shard.h5"])
+    bigrams = Bigrams.count(shards, vocabulary)
+    result = baselines(bigrams, reader, {"test": reader}, vocabulary)
+    smoothing = result["unigram"]["smoothing"]
+    totals = evaluate(bigrams.unigram(smoothing), reader, vocabulary).totals
+    assert totals.out_of_vocabulary == 1
+    assert result["unigram"]["test"] == totals.figures()["perplexity_without_unk"]
+    assert headline(Vocabulary(vocabulary.words, (1,) * len(vocabulary))) == "perplexity"

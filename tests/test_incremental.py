@@ -3,6 +3,7 @@
 Here the model's commands are replaced by ones that only write files; test_pipeline.py trains.
 """
 
+import gzip
 import json
 import os
 import re
@@ -12,12 +13,10 @@ from unittest import mock
 
 import pytest
 
-from model.checkpoint import Checkpoint, write_checkpoint
 from model.files import DamagedFile, UserError
-from model.vocabulary import read_vocabulary
 from pipeline import artifacts, corpus, gc, tasks
 from pipeline.artifacts import fingerprint
-from tests.jobs import Job, reset_settings, results, sentences, write
+from tests.jobs import Job, pretend, reset_settings, results, sentences, write
 
 
 @pytest.fixture
@@ -27,26 +26,6 @@ def job(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "fsync", lambda _: None)  # nobody pulls the plug here
     yield Job(tmp_path / "job")
     reset_settings()
-
-
-def pretend(command, job, job_file, say):
-    """In place of the model's commands: the files they leave, made of what they were given."""
-    job_file.parent.mkdir(parents=True, exist_ok=True)
-    job_file.write_text(json.dumps(job))
-    if command == "train":
-        content = {key: job[key] for key in ("train_shards", "network", "training", "previous")}
-        folder = Path(job["folder"])
-        write_checkpoint(folder / "model.h5", Checkpoint(
-            parameters={}, optimiser=[], random_states=[],
-            vocabulary=read_vocabulary(job["vocabulary"]),
-            settings={"job": fingerprint(content)}, position={}))
-        (folder / "log.jsonl").write_text(json.dumps(
-            {"update": 1, "epoch": 0, "sentences": 1, "tokens": 1, "loss": 1.0,
-             "gradient_norm": 1.0, "rate": 1.0, "seconds": 1.0, "tokens_per_second": 1.0}) + "\n")
-    else:
-        figures = {side: {"perplexity": 2.0} for side in job["sets"]}
-        Path(job["output"]).parent.mkdir(exist_ok=True)
-        Path(job["output"]).write_text(json.dumps({"sets": figures, "baselines": {}}))
 
 
 ROOT = tasks.EvaluatePerplexity
@@ -143,10 +122,10 @@ def anew(job, tmp_path):
     return shards
 
 
-def border(job):
-    """The position of the first sentence of the corpus's fourth part."""
+def border(job, parts=3):
+    """The position of the first sentence after so many parts of the corpus."""
     manifest = job.root(tasks.SplitCorpus).manifest().content["sides"]["train"]
-    return sum(part["sentences"] for part in manifest[:3])
+    return sum(part["sentences"] for part in manifest[:parts])
 
 
 def test_an_unchanged_rerun_makes_and_writes_nothing(job, monkeypatch):
@@ -265,24 +244,75 @@ def test_a_file_removed(job, folder, tmp_path):
     assert job.shards() == anew(job, tmp_path)
 
 
-def test_a_file_renamed_in_its_place(job, folder):
-    (folder / "1.txt").rename(folder / "1b.txt")
-    made = job.build()
+def rename_all(folder):
+    for name, other in zip("012", ("9", "1 first", "a/1")):
+        (folder / other).parent.mkdir(exist_ok=True)
+        (folder / f"{name}.txt").rename(folder / f"{other}.txt")
+
+
+def rename_and_compress(folder):
+    rename_all(folder)
+    content = (folder / "9.txt").read_bytes()
+    (folder / "9.txt").unlink()
+    (folder / "5").write_bytes(gzip.compress(content))
+
+
+@pytest.mark.parametrize("change", [rename_all, rename_and_compress])
+def test_names_and_their_order_are_no_ingredients(job, folder, tmp_path, change):
+    job.build(ROOT)
+    before = results(job.work)
+    change(folder)
+    made = job.build(ROOT)
+    # The size of what was read stays, and so do all counts.
     assert stages(made) == {"SplitCorpus"}
+    after = results(job.work)
+    assert before.items() <= after.items()
+    assert {name.split("/")[0] for name in after.keys() - before.keys()} == {
+        "corpus", "receipt receipts"}
+    # All that is made now in an empty folder is the same, byte for byte.
+    job.work = tmp_path / "anew"
+    job.build(ROOT)
+    names = ("parts/", "tokens/", "vocabulary/", "shards/")
+    assert {name: content for name, content in results(job.work).items()
+            if name.startswith(names)} == {
+        name: content for name, content in after.items() if name.startswith(names)}
+    assert jobs_of(job.work) == jobs_of(job.folder / "work")
+
+
+def jobs_of(work):
+    """What the model's commands were told, the working folder left out."""
+    return [path.read_text().replace(str(work), "WORK") for path in sorted(
+        (work / "models").glob("*/*.json"))]
+
+
+def test_the_order_of_parts_is_no_ingredient(job):
+    job.build(ROOT)
+    begin, end = border(job), border(job, 4)
+    # A part is moved from its place to the beginning.
+    job.lines[:end] = job.lines[begin:end] + job.lines[:begin]
+    before = job.parts()
+    write(job.train, job.lines)
+    assert stages(job.build(ROOT)) == {"SplitCorpus"}
+    assert sorted(job.parts()) == sorted(before) and job.parts() != before
 
 
 def test_lines_moved_between_files(job, folder, tmp_path):
     before = job.parts()
-    # From the end of a file to the begin of the next: the same stream of sentences.
-    write(folder / "0.txt", job.lines[:190])
-    write(folder / "1.txt", job.lines[190:400])
-    assert stages(job.build()) == {"SplitCorpus"}
-    assert job.parts() == before
     # From the middle of one to the middle of another: the part they leave and the one they enter.
-    write(folder / "0.txt", job.lines[:50] + job.lines[60:190])
+    write(folder / "0.txt", job.lines[:50] + job.lines[60:200])
     write(folder / "2.txt", job.lines[400:500] + job.lines[50:60] + job.lines[500:])
     made = job.build()
     assert len(tokenized(made)) == len(set(job.parts()) - set(before)) <= 4
+    assert job.shards() == anew(job, tmp_path)
+
+
+def test_a_file_that_begins_otherwise_changes_the_parts_at_its_ends(job, folder, tmp_path):
+    before = job.parts()
+    write(folder / "1.txt", ["word01 begins", *job.lines[200:400]])
+    made = job.build()
+    # Two at each end of it, where it was and where it comes.
+    assert len(tokenized(made)) == len(set(job.parts()) - set(before)) <= 8
+    assert set(job.parts()) & set(before)
     assert job.shards() == anew(job, tmp_path)
 
 
@@ -362,15 +392,30 @@ def test_a_setting_reruns_what_it_affects(job, section, name, value, want):
 
 def test_a_word_list_is_read_for_its_content(job):
     words = job.folder / "words.txt"
-    write(words, ["word00", "word01", "word02"])
+    write(words, ["word", "00", "01"])
     job.set("vocabulary", word_list=words)
     job.build()
     os.utime(words)
     assert job.build() == {}
-    write(words, ["word00", "word01", "word03"])
+    write(words, ["word", "00", "03"])
     made = job.build()
     assert stages(made) == {"BuildVocabulary", "EncodePart"}
     assert made["BuildVocabulary"] == "word_list changed"
+    job.set("tokens", lowercase="false")
+    assert "BuildVocabulary" in job.build()
+
+
+def test_words_of_a_list_that_training_lacks_are_counted_and_said(job, caplog):
+    words = job.folder / "words.txt"
+    write(words, ["Word", "01", "zebra", "lamp"])
+    job.set("vocabulary", word_list=words)
+    job.build()
+    assert f"2 of the 4 words of {words} do not occur in training, as lamp, zebra" in caplog.text
+    receipt = job.root(tasks.BuildVocabulary).artifact().receipt()
+    assert receipt["notes"]["words_not_in_training"] == 2
+    write(words, ["zebra"])
+    with pytest.raises(UserError, match="none of the 1 words of .*words.txt occurs"):
+        job.build()
 
 
 def test_code_of_another_format_makes_anew(job, monkeypatch):
@@ -485,24 +530,6 @@ def test_why_tells_what_comes_first_and_runs_nothing(job):
     assert made["BuildVocabulary"] == "training parts: 1 new, 1 gone"
 
 
-def test_warm_start_is_asked_for_and_can_be_declined(job):
-    job.build(ROOT)
-    first = next((job.work / "models").glob("*/model.h5"))
-    job.lines[300] += " another"
-    write(job.train, job.lines)
-    job.build(ROOT)
-
-    def previous_of_new(known):
-        folder, = set((job.work / "models").iterdir()) - known
-        return json.loads((folder / "job.json").read_text())["previous"]
-
-    assert previous_of_new({first.parent}) == str(first)
-    known = set((job.work / "models").iterdir())
-    job.set("training", warm_start="false")
-    job.build(ROOT)
-    assert previous_of_new(known) is None
-
-
 def test_gc_lists_what_nothing_refers_to_and_only_that(job):
     job.build(ROOT)
     assert gc.unneeded_files(job.work, job.root(ROOT)) == []
@@ -583,10 +610,9 @@ def test_models_are_removed_only_by_name(job):
     # A training that was stopped has no receipt yet.
     job.set("network", num_units=7)
     job.build(tasks.EncodeCorpus)
-    stopped = job.root(tasks.TrainModel).artifact().path.parent
-    stopped.mkdir()
-    (stopped / "job.json").write_text(json.dumps({"folder": str(stopped), "network": {}}))
-    (stopped / "last.h5").write_text("")
+    training = job.root(tasks.TrainModel).training()
+    training.record(job.root(tasks.SplitCorpus).splits())
+    stopped = training.record_path.parent
     found = gc.models(job.work)
     assert [model.folder for model in found] == [stopped, *folders]
     used = folders[2]
@@ -602,11 +628,12 @@ def test_models_are_removed_only_by_name(job):
 
 
 def test_surplus_models_are_the_oldest_but_not_what_the_newest_came_from(tmp_path):
-    def model(number, **notes):
-        return gc.Model(tmp_path / str(number), {}, {"sha256": f"digest {number}", "notes": notes})
+    def model(number, parent=None):
+        return gc.Model(tmp_path / str(number), {}, {
+            "sha256": f"digest {number}", "ingredients": {"started_from": parent}})
 
-    found = [gc.Model(tmp_path / "stopped", {}), model(1), model(2), model(3, previous="digest 2"),
-             model(4, started_from="1"), model(5, previous="digest 3")]
+    found = [gc.Model(tmp_path / "stopped", {}), model(1), model(2), model(3, "digest 2"),
+             model(4, "digest 1"), model(5, "digest 3")]
 
     def surplus(keep, used):
         return [int(one.folder.name) for one in gc.surplus_models(
@@ -622,6 +649,7 @@ def test_surplus_models_are_the_oldest_but_not_what_the_newest_came_from(tmp_pat
 @pytest.mark.parametrize("change, message", [
     (lambda job: job.train.unlink(), "there is no corpus"),
     (lambda job: job.set("corpus", path=job.folder / "*.txt"), "valid.txt is given for training"),
+    (lambda job: job.set("corpus", path=job.folder), "the working folder .*work lies in the corp"),
     (lambda job: shutil.copy(job.test, job.train), "train.txt and .*test.txt have the same"),
 ])
 def test_a_corpus_that_is_gone_or_unfit_is_an_error_and_keeps_everything(job, change, message):
@@ -632,3 +660,20 @@ def test_a_corpus_that_is_gone_or_unfit_is_an_error_and_keeps_everything(job, ch
         with pytest.raises(UserError, match=message):
             command()
     assert results(job.work) == before
+
+
+def test_the_names_of_files_reach_the_visualiser_as_text(job):
+    """It puts the status into its page as HTML."""
+    folder = job.folder / "texts"
+    folder.mkdir()
+    job.set("corpus", path=folder)
+    write(folder / "a.txt", job.lines)
+    job.build(tasks.SplitCorpus)
+    (folder / "a.txt").rename(folder / "<img src=x onerror=alert(1)>&.txt")
+    task = job.root(tasks.SplitCorpus)
+    shown = []
+    task.set_status_message = shown.append
+    task.run()
+    assert any("&lt;img src=x onerror=alert(1)>&amp;.txt" in status.replace("&gt;", ">")
+               for status in shown)
+    assert not any("<" in status for status in shown)

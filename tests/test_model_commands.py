@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 import re
 import subprocess
 import sys
@@ -280,97 +279,20 @@ def test_anything_but_a_checkpoint_is_refused(capsys, made, tmp_path, command):
         assert error.startswith("error: ") and message in error
 
 
-def test_the_default_is_the_newest_model_of_the_working_folder(capsys, made, monkeypatch, tmp_path):
+def test_the_default_is_the_model_of_the_newest_complete_run(capsys, made, monkeypatch, tmp_path):
     monkeypatch.setenv("PIPELINE_WORK", str(made["work"]))
+    metrics = made["work"] / "report" / "metrics.json"
+    metrics.parent.mkdir()
+    metrics.write_text('{"train": {"model": "models/f00d/model.h5"}}')
+    # Another night's, newer, and not that of the newest complete run.
+    (made["work"] / "models" / "bad").mkdir()
+    (made["work"] / "models" / "bad" / "model.h5").write_bytes(b"")
+    for command in (["score", made["text"]], ["sample", "--count", "0"], ["info"]):
+        code, _, error = call(capsys, *command)
+        assert (code, error) == (0, f"model: {made['model']}\n")
+    metrics.write_text('{"train": {"model": "models/none/model.h5"}}')
     code, _, error = call(capsys, "score", made["text"])
-    assert (code, error) == (0, f"model: {made['model']}\n")
+    assert code == 1 and "is gone" in error and "--model" in error
     monkeypatch.setenv("PIPELINE_WORK", str(tmp_path))
     code, _, error = call(capsys, "score", made["text"])
-    assert code == 1 and "no finished model" in error and "--model" in error
-
-
-def test_score_works_in_a_pipe_and_ends_quietly_when_the_reader_goes(made, tmp_path):
-    command = [sys.executable, "-m", "model", "score", "--model", made["model"]]
-    environment = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0"}
-    done = subprocess.run([*command, "--words"], input="the café\n".encode(), env=environment,
-                          capture_output=True, check=True)
-    assert "\tcafé\t" in done.stdout.decode()
-    (tmp_path / "long").write_bytes(b"the lamp\n" * 10000)
-    with open(tmp_path / "long", "rb") as text, subprocess.Popen(
-            [*command, "-"], stdin=text, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-            env=environment) as process:
-        process.stdout.close()
-        assert said(process.stderr.read().decode()) == ""
-    assert process.returncode == 141
-
-
-def samples(capsys, made, *flags):
-    code, output, error = call(capsys, "sample", "--model", made["model"], *flags)
-    assert code == 0
-    return output.splitlines(), error
-
-
-def test_a_seed_gives_the_same_sentences_whatever_their_number(capsys, made):
-    some, _ = samples(capsys, made, "--count", "5", "--seed", "1")
-    more, _ = samples(capsys, made, "--count", "70", "--seed", "1")
-    other, _ = samples(capsys, made, "--count", "5", "--seed", "2")
-    assert len(some) == 5 and more[:5] == some and other != some
-    assert samples(capsys, made, "--count", "0")[0] == []
-    known = {*made["vocabulary"].words} - {"<unk>", "<s>", "</s>"}
-    assert {word for line in more for word in line.split()} <= known
-
-
-def test_first_words_are_drawn_as_often_as_they_are_likely(capsys, made):
-    vocabulary = made["vocabulary"]
-    probabilities = np.exp([reference(made, [word])[0] for word in vocabulary.words])
-    probabilities[[vocabulary.start, vocabulary.unknown]] = 0
-    for temperature in (1.0, 0.5):
-        expected = probabilities ** (1 / temperature)
-        expected /= expected.sum()
-        drawn, _ = samples(capsys, made, "--count", "1000", "--seed", "5",
-                           "--temperature", str(temperature))
-        firsts = [(line.split() or ["</s>"])[0] for line in drawn]
-        found = np.array([firsts.count(word) for word in vocabulary.words]) / 1000
-        np.testing.assert_allclose(found, expected, atol=4 * math.sqrt(0.25 / 1000))
-
-
-def test_temperature_0_takes_the_likeliest_word_after_the_prefix(capsys, made):
-    vocabulary = made["vocabulary"]
-    (first, second), error = samples(capsys, made, "--count", "2", "--temperature", "0",
-                                     "--prefix", " The zebra")
-    assert first == second and first.startswith("the zebra")
-    assert error == "outside the vocabulary, so <unk> to the model: zebra\n"
-    (bordered,), error = samples(capsys, made, "--count", "1", "--temperature", "0",
-                                 "--prefix", "<s> the\u200b <unk>")
-    assert bordered.split()[:2] == ["the", "<unk>"] and error == ""
-    assert bordered.split()[2:] == first.split()[2:]  # a zebra is unknown
-    words = ["the", "zebra"]
-    for _ in range(3):
-        likely = max((word for word in vocabulary.words if word not in ("<s>", "<unk>")),
-                     key=lambda word: reference(made, [*words, word])[len(words)])
-        if likely == "</s>":
-            break
-        words.append(likely)
-    assert first.split()[:len(words)] == words
-
-
-def test_info_tells_what_a_checkpoint_and_a_shard_hold(capsys, made):
-    code, output, _ = call(capsys, "info", made["model"])
-    assert code == 0
-    for line in ("kind: checkpoint", "  num_units: 7", "  size: 14", "  lowercase: True",
-                 "trained on (fingerprint): 0123", "  update 3: 9.5", "    model: cafe",
-                 "  softmax.W: 7 x 14 float32"):
-        assert line in output.splitlines()
-    code, output, _ = call(capsys, "info", made["shard"])
-    tokens = sum(len(line.split()) + 1 for line in LINES)
-    for line in ("kind: shard", f"one-hot matrix: {tokens} x 14", f"sentences: {len(LINES)}",
-                 f"vocabulary digest: {made['vocabulary'].digest}"):
-        assert line in output.splitlines()
-
-
-def test_info_refuses_other_files(capsys, made, tmp_path):
-    for path, message in ((made["text"], "no shard and no checkpoint"),
-                          (made["shard"].parent / "tokens0.h5", "neither a shard nor"),
-                          (tmp_path / "none", "No such file")):
-        code, output, error = call(capsys, "info", path)
-        assert (code, output, error.count("\n")) == (1, "", 1) and message in error
+    assert code == 1 and "no complete run" in error and "--model" in error

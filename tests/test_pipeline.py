@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 from luigi.rpc import RemoteScheduler
 
+from model.vocabulary import read_vocabulary
 from pipeline import daemon
 from pipeline.__main__ import _table, keep_interrupts
 from tests.jobs import REPOSITORY, Job, free_port, kill_group, results, write
@@ -48,7 +49,12 @@ def test_a_run_tells_why_and_what_came_of_it(finished):
     for side, lines in (("valid", valid), ("test", test)):
         count = sum(line in train for line in lines)
         assert metrics[side]["sentences_also_in_training"] == {"count": count, "share": count / 60}
-    assert metrics["vocabulary"]["size"] == 60
+    vocabulary = read_vocabulary(next((job.work / "vocabulary").glob("*.tsv")))
+    unknown = sum(word not in vocabulary.words
+                  for line in train for word in line.replace("word", "word ").split())
+    assert metrics["vocabulary"] == {"size": 60, "unknown_in_training": unknown,
+                                     "words_not_in_training": 0}
+    assert unknown and metrics["headline"] == "perplexity"
     assert metrics["train"]["epochs"] == 2
     assert metrics["train"]["updates"] == 2 * -(-200 // 16)
     assert metrics["train"]["tokens_per_second"] > 0
@@ -63,6 +69,17 @@ def test_the_result_shows_sentences_that_also_occur_in_training(finished):
     assert "also in training" not in _table(metrics)
     metrics["valid"]["sentences_also_in_training"] = {"count": 3, "share": 0.05}
     assert re.search(r"^also in training +0 \(0.00%\) +3 \(5.00%\)$", _table(metrics), re.M)
+
+
+def test_the_result_says_that_training_has_no_unknown_word(finished):
+    metrics = finished[0].metrics()
+    assert "never occurs" not in _table(metrics)
+    metrics["headline"] = "perplexity_without_unk"
+    lines = _table(metrics).splitlines()
+    assert [line[:26].rstrip() for line in lines[1:3]] == ["perplexity without <unk>", "perplexity"]
+    assert lines[-1].startswith("<unk> never occurs in training")
+    assert sum(line.startswith(("bigram without <unk>", "unigram without <unk>"))
+               for line in lines) == 2
 
 
 def test_an_unchanged_run_does_nothing(finished):
@@ -268,6 +285,15 @@ def test_through_the_daemon(job, monkeypatch):
             assert task["progress_percentage"] == 100, task
         with urllib.request.urlopen(f"{daemon.url(port)}/metrics") as answer:
             assert b"luigi" in answer.read()
+        with daemon.talking_to(port) as client:
+            client.pause()  # as the button on its page does
+        code, output = job.run("run")
+        assert code == 1 and re.search(r"^error: the scheduler is paused", output, re.M), output
+        assert f"{daemon.url(port)}/api/unpause" in output
+        assert job.run("status")[1].startswith("the scheduler is paused")
+        urllib.request.urlopen(f"{daemon.url(port)}/api/unpause").close()
+        code, output = job.run("run")
+        assert code == 0 and "TrainModel" not in output
         code, output = job.run("daemon")
         assert (code, output) == (0, f"luigid was listening already at {daemon.url(port)}\n")
         assert job.run("stop") == (0, "the daemon has stopped\n")
@@ -337,5 +363,5 @@ def test_an_edit_trains_from_the_previous_model_and_says_so(finished, tmp_path):
     receipts = [json.loads(path.read_text())
                 for path in job.work.glob("receipts/models/model/*.json")]
     first, second = sorted(receipts, key=lambda receipt: receipt["finished"])
-    assert first["notes"]["previous"] is None
-    assert second["notes"]["previous"] == first["sha256"]
+    assert first["ingredients"]["started_from"] is None
+    assert second["ingredients"]["started_from"] == first["sha256"]

@@ -7,19 +7,16 @@ import re
 import shutil
 import subprocess
 import time
-import urllib.error
-import urllib.request
 
 import numpy as np
 import pytest
 
-from model.evaluation import evaluate
+from model.evaluation import evaluate, headline
 from model.shards import ShardReader
 from pipeline import report
 from pipeline.plots import Plots
 from pipeline.report import Sources, provenance, read_log, write_report, write_training_page
 from pipeline.tokens import read_types
-from pipeline.training_page import TrainingPage
 from pipeline.vocabulary import count_types
 
 SENTENCES = ["the lamp & the oil < all", "who ?", "the lamp burns", "a low lamp burns , the end",
@@ -77,11 +74,12 @@ def make_sources(tmp_path, make_shards):
             vocabulary=vocabulary, types_counts=count_types([read_types(folder / "tokens0.h5")]),
             step_counts={side: reader.step_counts for side in ("train", "valid", "test")},
             log=folder / "log.jsonl",
-            metrics={"test": figures, "valid": figures, "vocabulary": {"size": len(vocabulary)},
+            metrics={"test": figures, "valid": figures, "headline": headline(vocabulary),
+                     "vocabulary": {"size": len(vocabulary), "words_not_in_training": 0},
                      "baselines": {name: {"smoothing": 0.1, "test": 9.5, "valid": 9.25}
                                    for name in ("unigram", "bigram")},
                      "train": {"tokens_per_second": 95.4, "updates": 40, "tokens": 4000,
-                               "epochs": 1, "seconds": 120.0}},
+                               "epochs": 1, "seconds": 120.0, "started_from": None}},
             evaluation={"sets": {"test": details, "valid": details},
                         "samples": ["the lamp burns", ""]},
             receipts=[receipt("tokens", str(n), {"format": 1, "part": digest[n:] + digest[:n],
@@ -160,6 +158,29 @@ def test_the_same_sources_give_the_same_bytes(tmp_path, make_sources, monkeypatc
         assert path.read_bytes() == other.read_bytes()
 
 
+def test_the_report_says_that_training_has_no_unknown_word(tmp_path, make_sources):
+    never = "<unk> never occurs in training"
+    write_report(make_sources(), tmp_path / "with.html")
+    assert never not in " ".join(Page(tmp_path / "with.html").text)
+    sources = make_sources(size=2000)
+    for side in ("test", "valid"):
+        sources.metrics[side] |= {"perplexity": 304.25, "perplexity_without_unk": 2.75}
+    write_report(sources, tmp_path / "without.html")
+    page = Page(tmp_path / "without.html")
+    text = " ".join(" ".join(page.text).split())
+    assert never in text and "2.75 test perplexity without <unk>" in text
+    assert "Bigram baseline without <unk>" in text
+    assert text.index("Perplexity without <unk> 2.75") < text.index("Perplexity 304.25")
+    assert "<title>Language model: test perplexity 2.75</title>" in page.source
+
+
+def test_the_report_counts_the_words_of_a_list_that_do_not_occur(tmp_path, make_sources):
+    sources = make_sources()
+    sources.metrics["vocabulary"]["words_not_in_training"] = 1234
+    write_report(sources, tmp_path / "index.html")
+    assert "1,234 of the words of its list" in " ".join(Page(tmp_path / "index.html").text)
+
+
 def test_a_tiny_corpus_has_a_report_too(tmp_path, make_sources):
     sources = make_sources(["a a", "a a"], size=2000, log=log_lines(updates=1), set_aside=0)
     write_report(sources, tmp_path / "index.html")
@@ -213,9 +234,9 @@ def test_the_parts_of_a_stage_are_one_row():
 
 def test_a_model_tells_whose_weights_it_began_with():
     model = receipt("models", "model", {"format": 1, "training shards": ["0" * 24]})
-    model["notes"]["previous"] = "0123abcd" * 8
+    model["ingredients"]["started_from"] = "0123abcd" * 8
     row, = provenance([model])
-    assert row["made_from"] == ["training shards (1)", "weights of model 0123abcd"]
+    assert row["made_from"] == ["training shards (1)", "started_from 0123abcd"]
 
 
 def test_a_few_very_long_sentences_leave_room_for_the_others():
@@ -252,21 +273,6 @@ def test_the_training_page_refreshes_only_while_the_training_runs(tmp_path):
     assert "reload" not in path.read_text() and "refresh" not in path.read_text()
     page = Page(path)
     assert page.tags.count("svg") == 4 and "<done>" in page.words()
-
-
-def test_the_training_page_is_served_until_the_training_ends(tmp_path):
-    path = tmp_path / "training.html"
-    with TrainingPage(tmp_path / "log.jsonl", path) as page:
-        url = page.url
-        with urllib.request.urlopen(url) as answer:
-            assert answer.read() == path.read_bytes()
-    assert "The training has ended" in path.read_text()
-    with pytest.raises(urllib.error.URLError):
-        urllib.request.urlopen(url)
-    with (pytest.raises(ValueError, match="loss"),
-          TrainingPage(tmp_path / "log.jsonl", path)):
-        raise ValueError("the loss is not finite")
-    assert "the loss is not finite" in path.read_text()
 
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")

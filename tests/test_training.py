@@ -17,6 +17,7 @@ from model import training
 from model.checkpoint import read_checkpoint
 from model.configuration import OPTIMISERS
 from model.files import DamagedFile, UserError
+from model.lineage import TrainingText
 from model.network import NetworkConfig, build_network
 from model.shards import ShardReader
 from model.training import Diverged, Stopped, TrainingConfig, TrainingJob, WorkClock, train
@@ -72,13 +73,15 @@ def corpus(tmp_path_factory, make_shards):
     return matrix, shards[:3], shards[3:], vocabulary
 
 
-def job(folder, corpus, network=None, checkpoint_minutes=60.0, previous=None, **changes):
+def job(folder, corpus, network=None, checkpoint_minutes=60.0, previous=None, text=None,
+        **changes):
     _, train_shards, valid_shards, vocabulary = corpus
     return TrainingJob(
         folder=folder, train_shards=train_shards, valid_shards=valid_shards,
         vocabulary=vocabulary, network=network or NetworkConfig(12, dropout=0.1),
         training=TrainingConfig(**{**CONFIG, **changes}), tokenization={"lowercase": True},
-        source="test", checkpoint_minutes=checkpoint_minutes, previous=previous)
+        source="test", checkpoint_minutes=checkpoint_minutes, text=text,
+        previous=previous)
 
 
 def log_without_times(path):
@@ -331,10 +334,29 @@ def test_a_warm_start_carries_weights_over_by_word(tmp_path, corpus, uninterrupt
     assert after.ancestry[0]["updates"] == before.position["updates"]
 
 
-def test_another_network_starts_anew(tmp_path, corpus, uninterrupted):
+def test_a_parent_of_another_shape_is_refused(tmp_path, corpus, uninterrupted):
     other = job(tmp_path, corpus, NetworkConfig(5), previous=uninterrupted.model, max_epochs=1)
-    train(other)
-    assert read_checkpoint(other.model).ancestry == []
+    with pytest.raises(UserError, match="another shape"):
+        train(other)
+    assert not other.model.exists()
+
+
+def test_a_warm_start_is_validated_first_and_never_ends_worse(tmp_path, corpus, uninterrupted):
+    parent = read_checkpoint(uninterrupted.model)
+    spoiled = job(tmp_path, corpus, previous=uninterrupted.model, rate=0.5, max_epochs=1,
+                  text=TrainingText(3, {"valid": 0.1, "test": 0.1},
+                                    {"valid": None, "test": None}, {}))
+    train(spoiled)
+    result = read_checkpoint(spoiled.model)
+    assert result.history[0]["update"] == 0
+    assert [entry["update"] for entry in result.history[1:]] == []
+    assert len(read_checkpoint(spoiled.last).history) > 2
+    best = parent.position["best_perplexity"]
+    assert result.position["best_perplexity"] == best
+    for name, value in parent.parameters.items():
+        np.testing.assert_array_equal(result.parameters[name], value)
+    assert result.ancestry[0]["best_perplexity"] == best
+    assert result.text == spoiled.text and result.ancestors_text is None
 
 
 @pytest.mark.parametrize("change", [

@@ -127,11 +127,34 @@ def test_a_word_list_is_taken_as_it_is(tmp_path):
     assert again == vocabulary
 
 
+def test_the_words_of_a_list_are_read_as_the_text_is(tmp_path):
+    path = tmp_path / "words.txt"
+    path.write_bytes("\ufeffThe\r\nLo\u00adrd\n<UNK>\n<S>\n</s>\n\u200b\n3,630\n’\nDon’t\n".encode())
+    text = tmp_path / "text.txt"
+    text.write_text("The lord don’t 3,630 the other\n")
+    for lowercase, words in (
+        (True, {"the": 2, "lord": 1, "3,630": 1, "’": 0, "don’t": 1, "<unk>": 1}),
+        (False, {"The": 1, "Lord": 0, "3,630": 1, "’": 0, "Don’t": 0, "<unk>": 4}),
+    ):
+        write_tokens(text, tmp_path / "tokens.h5", lowercase=lowercase)
+        vocabulary = build_vocabulary(
+            [read_types(tmp_path / "tokens.h5")], 1, size=1, word_list=path, lowercase=lowercase
+        )
+        assert dict(zip(vocabulary.words, vocabulary.counts)) == {"<s>": 1, "</s>": 1, **words}
+        assert vocabulary.absent == sorted(word for word, count in words.items() if not count)
+
+
 @pytest.mark.parametrize(
     ("content", "fault"),
     [
         (b"a\nb\na\n", "words.txt, line 3: 'a' stands there a second time, first on line 1"),
-        (b"a\nnew york\n", "words.txt, line 2: 'new york' is more than one word"),
+        (b"a\nA\n", "words.txt, line 2: 'a' stands there a second time, first on line 1, as 'a'"),
+        (b"a\nnew york\n", "words.txt, line 2: 'new york' is 2 words .new york. to the tokenizer"),
+        (b"b\n\nto-day\n", "words.txt, line 3: 'to-day' is 3 words .to - day. to the tokenizer"),
+        (b"123abc\t7\n", "words.txt, line 1: '123abc' is 2 words .123 abc. to the tokenizer"),
+        (b"a\n\x01\n", r"words.txt, line 2: '\\x01' is 0 words to the tokenizer"),
+        (b"ab\nba\nB-\n", "line 3: 'B-' is 2 words"),
+        (b"x\nY\n", "none of the 2 words of .*words.txt occurs in the training side, .*'x'"),
         (b"a\n\xff\n", "words.txt, line 2: not valid UTF-8"),
         (b"\n<s>\n", "words.txt is empty"),
         (None, "cannot read .*words.txt"),
@@ -142,7 +165,7 @@ def test_a_malformed_word_list_is_an_error_that_names_the_line(tmp_path, content
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(UserError, match=fault):
-        build_vocabulary(count("ab"), 1, size=9, word_list=path)
+        build_vocabulary(count("ab"), 1, size=9, word_list=path, lowercase=True)
 
 
 def test_a_size_without_room_for_words_is_an_error():

@@ -1,0 +1,134 @@
+"""The bytes of text files, decompressed where they are compressed, and files that are no text."""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import io
+import lzma
+import os
+import re
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import IO
+
+import zstandard
+
+from model.files import UserError
+
+_ZSTANDARD_INPUT_BYTES = 4096  # zstandard inflates all that it is given at once, at most some
+# 32,000-fold (one character repeated): so one step gives 128 MiB at most
+_BEGINNING_BYTES = 512  # what tells the kind of a file lies within
+
+
+def read_text(raw: io.BufferedReader, name: str | os.PathLike, size: int) -> Iterator[bytes]:
+    """The bytes of a text, decompressed.
+
+    Whether it is compressed, as by gzip, bzip2, xz or zstd, is seen from its first bytes; its
+    name may not say otherwise.
+
+    Parameters
+    ----------
+    raw : buffered binary file
+        At its beginning.
+    name : path
+        What errors call it.
+    size : int
+        How many bytes to read, or to decompress, at a time, about.
+
+    Yields
+    ------
+    bytes
+
+    Raises
+    ------
+    UserError
+        When it cannot be read, when its compressed data are damaged, and when it begins as
+        something that is no text, such as an archive.
+    """
+    beginning = raw.peek(_BEGINNING_BYTES)
+    kind = next((kind for kind, pattern in _COMPRESSED.items() if pattern.match(beginning)), None)
+    suffix = Path(name).suffix.lower()
+    try:
+        if suffix in _COMPRESSED and kind != suffix:
+            if not beginning:
+                raise EOFError
+            raise OSError(f"it is not compressed as {suffix} files are")
+        yield from _checked(_DECOMPRESSORS[kind](raw, size) if kind else _plain(raw, size), name)
+    except EOFError:
+        raise UserError(
+            f"{name} is truncated: its compressed data end too early. Copy or compress it again."
+        ) from None
+    except (OSError, zlib.error, lzma.LZMAError, zstandard.ZstdError) as error:
+        raise UserError(
+            f"cannot read {name}: {error}. Check that it is there, whole, readable, and of the "
+            "kind that its suffix says."
+        ) from error
+
+
+def _checked(pieces: Iterator[bytes], name: str | os.PathLike) -> Iterator[bytes]:
+    """The pieces of a text, or UserError if it begins as something else."""
+    beginning = b""
+    while len(beginning) < _BEGINNING_BYTES and (piece := next(pieces, b"")):
+        beginning += piece
+    for pattern, what, advice in _NO_TEXT:
+        if pattern.match(beginning):
+            raise UserError(f"{name} is {what}: {advice}.")
+    yield beginning
+    yield from pieces
+
+
+def _plain(raw: IO[bytes] | gzip.GzipFile, size: int) -> Iterator[bytes]:
+    while piece := raw.read(size):
+        yield piece
+
+
+def _gzip(raw: IO[bytes], size: int) -> Iterator[bytes]:
+    return _plain(gzip.open(raw), size)
+
+
+def _bzip2(raw: IO[bytes], size: int) -> Iterator[bytes]:
+    return _plain(bz2.open(raw), size)
+
+
+def _xz(raw: IO[bytes], size: int) -> Iterator[bytes]:
+    return _plain(lzma.open(raw), size)
+
+
+def _zstandard(raw: IO[bytes], size: int) -> Iterator[bytes]:
+    # The package's stream reader takes a truncated file for a finished one; this does not.
+    frame = None
+    while chunk := raw.read(_ZSTANDARD_INPUT_BYTES):
+        while chunk:
+            frame = frame or zstandard.ZstdDecompressor().decompressobj()
+            yield frame.decompress(chunk)
+            chunk = frame.unused_data if frame.eof else b""
+            if frame.eof:
+                frame = None
+    if frame:
+        raise EOFError
+
+
+_DECOMPRESSORS: dict[str, Callable[[IO[bytes], int], Iterator[bytes]]] = {
+    ".gz": _gzip, ".bz2": _bzip2, ".xz": _xz, ".zst": _zstandard}  # fmt: skip
+
+# The first bytes of compressed files, by the usual suffix.
+_COMPRESSED = {
+    ".gz": re.compile(rb"\x1f\x8b\x08"),
+    ".bz2": re.compile(rb"BZh[1-9](1AY&SY|\x17rE8P\x90)"),
+    ".xz": re.compile(rb"\xfd7zXZ\0"),
+    ".zst": re.compile(rb"\x28\xb5\x2f\xfd|[\x50-\x5f]\x2a\x4d\x18", re.DOTALL),
+}
+
+_UNPACK = "unpack it, and name the text files"
+_NO_TEXT = [(re.compile(pattern, re.DOTALL), what, advice) for pattern, what, advice in (
+    (rb"PK\x03\x04|PK\x05\x06", "a zip archive", _UNPACK),
+    (rb"7z\xbc\xaf\x27\x1c", "a 7-Zip archive", _UNPACK),
+    (rb"Rar!\x1a\x07", "a RAR archive", _UNPACK),
+    (rb".{257}ustar", "a tar archive", _UNPACK),
+    (rb"\x04\x22\x4d\x18|\x1f\x9d|\x5d\0\0.{2}\xff{8}", "compressed in a way that is not "
+     "known here", "decompress it, or use gzip, bzip2, xz or zstd"),
+    (rb"%PDF-", "a PDF document", "take the text out, one sentence a line"),
+    (rb"\xff\xfe|\xfe\xff", "UTF-16 or UTF-32", "bring it to UTF-8, as with iconv"),
+)]  # fmt: skip

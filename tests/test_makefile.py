@@ -1,0 +1,97 @@
+"""The Makefile, in a checkout of its own where set-up and Python only say what they were given."""
+
+import os
+import shutil
+import subprocess
+
+import pytest
+
+from tests.jobs import REPOSITORY
+
+SAY = r'''#!/bin/bash -p
+printf '%s|' "{}" "$@"
+echo
+env -0 | tr '\0' '\n' >environment
+'''
+
+
+@pytest.fixture
+def checkout(tmp_path):
+    folder = tmp_path / "a check'out"
+    real = folder / ".venvs" / "real" / "bin"
+    real.mkdir(parents=True)
+    shutil.copy(REPOSITORY / "Makefile", folder)
+    for path, name in ((folder / "setup.sh", "setup"), (real / "python", "$0")):
+        path.write_text(SAY.format(name))
+        path.chmod(0o755)
+    (folder / ".venv").symlink_to(".venvs/real")
+    return folder
+
+
+def make(folder, *arguments, **environment):
+    """Exit code and output of make; the environment is nearly empty, as cron's."""
+    done = subprocess.run(
+        ["make", "-C", str(folder), "--no-print-directory", *arguments], stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT, text=True, env={"PATH": os.environ["PATH"], **environment})
+    return done.returncode, done.stdout
+
+
+def test_a_job_runs_from_the_folder_behind_the_link(checkout):
+    code, output = make(checkout, "run")
+    assert code == 0
+    assert output.splitlines() == [
+        "setup|", f"{checkout}/.venvs/real/bin/python|-E|-m|pipeline|run|--work|data/work|"]
+
+
+@pytest.mark.parametrize("target", ["status", "why", "stop", "gc"])
+def test_what_only_looks_installs_nothing(checkout, target):
+    code, output = make(checkout, target)
+    assert code == 0 and "setup|" not in output and f"|{target}|" in output
+    (checkout / ".venv").unlink()
+    code, output = make(checkout, target)
+    assert code == 2
+    assert output.splitlines()[0] == "There is no environment yet: make setup"
+
+
+def test_names_stay_whole(checkout):
+    name = """a $b $(c) ${d} $$ 'e' "f" #g, `h` ~"""
+    code, output = make(checkout, "run", f"CORPUS={name}", f"WORK={name}", f"VALID={name}")
+    assert code == 0
+    assert output.splitlines()[-1].endswith(
+        f"|run|--corpus|{name}|--valid|{name}|--work|{name}|")
+    assert f"PIPELINE_WORK={name}\n" in (checkout / "environment").read_text()
+
+
+def test_nothing_is_taken_from_the_environment(checkout):
+    names = ("CORPUS", "VALID", "TEST", "WORK", "PROFILE", "SCHEDULER", "WORKERS", "PYTHON",
+             "pipeline", "python", "inputs", "setup", "given")
+    _, expected = make(checkout, "run")
+    assert make(checkout, "run", **dict.fromkeys(names, "of the user")) == (0, expected)
+
+
+def test_python_can_be_named(checkout):
+    _, output = make(checkout, "bench", "PYTHON=a python")
+    assert output.splitlines()[0] == "setup|--python|a python|bench|"
+
+
+def test_what_bash_reads_by_itself_is_not_obeyed(checkout, tmp_path):
+    spoil = tmp_path / "spoil"
+    spoil.write_text("echo spoilt; exit 0\n")
+    _, expected = make(checkout, "run")
+    hostile = {"BASH_ENV": str(spoil), "ENV": str(spoil), "CDPATH": "/", "SHELL": "/bin/false",
+               "BASH_FUNC_readlink%%": "() { echo spoilt; }", "SHELLOPTS": "noexec"}
+    assert make(checkout, "run", **hostile) == (0, expected)
+
+
+@pytest.mark.parametrize("name, value", [
+    ("MAKEFLAGS", "n"), ("MAKEFLAGS", "-i"), ("MAKEFLAGS", "--just-print"), ("GNUMAKEFLAGS", "-t"),
+    ("MAKEFLAGS", "j2 -- WORK=/elsewhere"), ("MAKEFILES", "/dev/null")])
+def test_what_changes_make_is_refused(checkout, name, value):
+    code, output = make(checkout, "run", **{name: value})
+    assert code == 2 and "in the environment changes what make does" in output
+    assert len(output.splitlines()) == 1
+
+
+@pytest.mark.parametrize("flags", ["-j8", "j4", "-j 4 --no-print-directory", "s"])
+def test_how_many_jobs_make_runs_is_no_matter(checkout, flags):
+    assert make(checkout, "run", MAKEFLAGS=flags) == make(checkout, "run")

@@ -1,0 +1,70 @@
+"""Texts are decompressed by what they hold, and what is no text is named."""
+
+import bz2
+import gzip
+import io
+import lzma
+import tarfile
+import zipfile
+
+import pytest
+import zstandard
+
+from model.files import UserError
+from model.text_files import read_text
+
+TEXT = b"In the beginning God created the heaven and the earth.\n" * 100
+KINDS = {"": bytes, ".gz": gzip.compress, ".bz2": bz2.compress, ".xz": lzma.compress,
+         ".zst": zstandard.ZstdCompressor().compress}
+
+
+def read(content, name="corpus", size=1000):
+    return b"".join(read_text(io.BufferedReader(io.BytesIO(content)), name, size))
+
+
+def archive(kind):
+    stream = io.BytesIO()
+    with (zipfile.ZipFile(stream, "w") if kind == "zip"
+          else tarfile.open(fileobj=stream, mode=f"w:{kind}")) as made:
+        if kind == "zip":
+            made.writestr("text.txt", TEXT)
+        else:
+            member = tarfile.TarInfo("text.txt")
+            member.size = len(TEXT)
+            made.addfile(member, io.BytesIO(TEXT))
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize("text", [b"", b"x", b"BZh9 is no bzip2\n", TEXT])
+@pytest.mark.parametrize("kind", KINDS)
+def test_compression_is_seen_from_the_content(kind, text):
+    content = KINDS[kind](text)
+    assert read(content) == text
+    assert read(content, f"corpus.txt{kind}") == text or not content
+    assert read(content, "corpus.txt", size=3) == text
+
+
+@pytest.mark.parametrize("suffix", [".gz", ".bz2", ".xz", ".zst", ".GZ"])
+def test_a_name_that_promises_another_content_is_an_error(suffix):
+    for kind, compress in KINDS.items():
+        if kind != suffix.lower():
+            with pytest.raises(UserError, match=f"text{suffix}: it is not compressed as"):
+                read(compress(TEXT), f"text{suffix}")
+    with pytest.raises(UserError, match=f"text{suffix} is truncated"):
+        read(b"", f"text{suffix}")
+
+
+@pytest.mark.parametrize("content, what", [
+    (archive("zip"), "a zip archive: unpack it"),
+    (archive(""), "a tar archive: unpack it"),
+    (archive("gz"), "a tar archive: unpack it"),
+    (archive("xz"), "a tar archive: unpack it"),
+    (gzip.compress(archive("zip")), "a zip archive: unpack it"),
+    (b"7z\xbc\xaf'\x1c\0\4", "a 7-Zip archive"),
+    (lzma.compress(TEXT, format=lzma.FORMAT_ALONE), "compressed in a way that is not known here"),
+    ("text\n".encode("utf-16"), "UTF-16 or UTF-32: bring it to UTF-8"),
+    ("text\n".encode("utf-32"), "UTF-16 or UTF-32: bring it to UTF-8"),
+])
+def test_what_is_no_text_is_named(content, what):
+    with pytest.raises(UserError, match=f"corpus is {what}"):
+        read(content)
