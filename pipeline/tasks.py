@@ -50,7 +50,7 @@ from pipeline.download import download, unpack
 from pipeline.kjv import extract_kjv
 from pipeline.model_process import how_it_ended, run_model_command
 from pipeline.parents import Splits, Training, wanted_training
-from pipeline.report import Sources, write_report
+from pipeline.report import Sources, read_log, write_report
 from pipeline.tokens import Types, read_types, write_tokens
 from pipeline.training_page import TrainingPage
 from pipeline.vocabulary import build_vocabulary, count_types
@@ -775,6 +775,12 @@ class TrainModel(Stage):
                 "network": settings.values(settings.network),
                 "training": settings.training_values()}
 
+    def figures(self) -> dict:
+        """How much was trained, and how fast, once the task is complete: without the log, too."""
+        artifact = self.training().artifact
+        notes = (artifact.receipt() or {}).get("notes", {})
+        return notes.get("figures") or training_figures(artifact.path.with_name("log.jsonl"))
+
     def make(self, artifact: Artifact) -> dict:
         shards, training = self.requires(), self.training()
         splits = self.clone(SplitCorpus).splits()
@@ -810,7 +816,8 @@ class TrainModel(Stage):
             run_model_command("train", job, folder / "job.json", say)
         # No browser follows it from the visualiser, but it says where the page lies.
         self.link(page.resolve().as_uri())
-        return {"settings": self.settings(), "held_out": splits.held_out}
+        return {"settings": self.settings(), "held_out": splits.held_out,
+                "figures": training_figures(folder / "log.jsonl")}
 
 
 @functools.lru_cache(maxsize=4)
@@ -896,7 +903,7 @@ class EvaluatePerplexity(Stage):
                            "words_not_in_training": len(vocabulary.absent)},
             "corpus": corpus.manifest().content["counts"],
             "train": {"model": str(training.relative_to(self.folder)),
-                      **training_figures(training.parent / "log.jsonl"),
+                      **model.figures(),
                       "started_from": {**ancestry[0], "ancestors": ancestry[1:]}
                       if ancestry else None},
         }
@@ -1006,8 +1013,7 @@ def _joined(reasons: Iterable[tuple[luigi.Task, str]]) -> Iterator[tuple[str, st
 
 def training_figures(log: Path) -> dict:
     """How much was trained, and how fast, from the training's log."""
-    updates = [entry for entry in map(json.loads, log.read_text().splitlines())
-               if "gradient_norm" in entry]
+    updates, _ = read_log(log)
     tokens = sum(entry["tokens"] for entry in updates)
     seconds = sum(entry["tokens"] / entry["tokens_per_second"] for entry in updates)
     return {"tokens_per_second": tokens / seconds, "updates": len(updates), "tokens": tokens,

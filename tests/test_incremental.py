@@ -495,6 +495,17 @@ def test_a_damaged_part_is_found_when_it_is_read_and_then_made_again(job):
     assert job.build() == {}
 
 
+def test_without_the_training_s_log_the_evaluation_is_made_again(job):
+    job.build(ROOT)
+    before = results(job.work)["metrics.json"]
+    for log in job.work.glob("models/*/log.jsonl"):
+        log.unlink()
+    assert job.build(ROOT) == {}
+    (job.work / "report" / "metrics.json").unlink()
+    assert stages(job.build(ROOT)) == {"EvaluatePerplexity"}
+    assert results(job.work)["metrics.json"] == before
+
+
 def test_an_unchanged_folder_of_files_is_looked_at_once(job, folder, monkeypatch):
     looks = []
     original = artifacts._identity
