@@ -121,7 +121,6 @@ def _checked(
     for pattern, what, advice in _NO_TEXT:
         if pattern.match(beginning):
             raise BadInput(f"{name} is {what}: {advice}.")
-    yield beginning
     yield from pieces
 
 
