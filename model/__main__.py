@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from model import environment  # isort: skip
+
+if __name__ == "__main__":
+    environment.isolate("model")
+
 import argparse
 import contextlib
 import json
@@ -17,7 +22,15 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from tqdm import tqdm
 
-from model.files import DamagedFile, UserError, publish, to_json, try_lock, wait_for_lock
+from model.files import (
+    BadInput,
+    DamagedFile,
+    UserError,
+    publish,
+    to_json,
+    try_lock,
+    wait_for_lock,
+)
 from model.processes import end_with_parent
 from model.terminal import guard_output
 from model.text_files import open_text
@@ -50,10 +63,11 @@ def main(arguments: list[str] | None = None) -> int:
         sys.stdout.flush()
     except UserError as error:
         if options.function in (train_command, evaluate_command):
+            report: dict = {"error": str(error)}
             if isinstance(error, DamagedFile):
                 report = {"damaged": str(error.path), "error": error.reason}
-            else:
-                report = {"error": str(error)}
+            elif isinstance(error, BadInput):
+                report["bad_input"] = True
             _tell(report)
         else:
             print(f"error: {error}", file=sys.stderr)
@@ -301,7 +315,7 @@ def _model(path: Path | None) -> Checkpoint:
 def _current_model() -> Path:
     from model.inference import current_model
 
-    path = current_model(os.environ.get("PIPELINE_WORK") or "data/work")
+    path = current_model(environment.work_folder())
     print(f"model: {path}", file=sys.stderr)
     return path
 

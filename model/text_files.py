@@ -18,7 +18,7 @@ from typing import IO, TYPE_CHECKING
 
 import zstandard
 
-from model.files import UserError
+from model.files import BadInput, UserError
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -70,7 +70,7 @@ def read_text(
         pieces = _DECOMPRESSORS[kind](raw, size) if kind else _plain(raw, size)
         yield from _checked(pieces, name, size, member)
     except EOFError:
-        raise UserError(
+        raise BadInput(
             f"{name} is truncated: its compressed data end too early. Copy or compress it again."
         ) from None
     except (OSError, zlib.error, lzma.LZMAError, zstandard.ZstdError, tarfile.TarError) as error:
@@ -120,7 +120,7 @@ def _checked(
         return
     for pattern, what, advice in _NO_TEXT:
         if pattern.match(beginning):
-            raise UserError(f"{name} is {what}: {advice}.")
+            raise BadInput(f"{name} is {what}: {advice}.")
     yield from pieces
 
 
@@ -137,16 +137,16 @@ def _member(
                 continue
             found.append(entry.name)
             if len(found) > 1:
-                raise UserError(f"{name} is an archive with several files {pattern}, {found[0]} "
-                                f"and {found[1]}: unpack it, and name the one to read.")
+                raise BadInput(f"{name} is an archive with several files {pattern}, {found[0]} "
+                               f"and {found[1]}: unpack it, and name the one to read.")
             content = archive.extractfile(entry)
             assert content is not None
             yield from _plain(content, size)
     while stream.read(size):  # the end of compressed data carries their checksum
         pass
     if not found:
-        raise UserError(f"{name} is an archive without a file {pattern}: {_UNPACK}. It holds "
-                        f"{', '.join(names[:5]) or 'nothing'}{' ...' * (len(names) > 5)}.")
+        raise BadInput(f"{name} is an archive without a file {pattern}: {_UNPACK}. It holds "
+                       f"{', '.join(names[:5]) or 'nothing'}{' ...' * (len(names) > 5)}.")
 
 
 def _plain(raw: IO[bytes], size: int) -> Iterator[bytes]:

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeGuard
 
-from model.files import UserError, publish
+from model.files import UserError, digest_file, publish
 
 # A file modified so shortly before it was read may change again without a new mtime.
 _SETTLED_NANOSECONDS = 50_000_000
@@ -38,15 +38,6 @@ def fingerprint(ingredients: dict) -> str:
     text = json.dumps(ingredients, sort_keys=True, ensure_ascii=False)
     # File names need not be text: their other bytes are surrogates here.
     return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()[:24]
-
-
-def digest_file(path: Path) -> str:
-    """SHA-256 of a file's bytes, in hexadecimal."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def _identity(path: str | Path) -> list[int]:

@@ -24,7 +24,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from model.files import DamagedFile, UserError, publish
+from model.files import BadInput, DamagedFile, UserError, publish
 from model.terminal import one_line
 from model.text_files import read_text
 from model.tokenization import clean
@@ -101,8 +101,6 @@ class SentenceReader:
         counts: dict[str, int],
         progress: Callable[[int], None] | None = None,
     ):
-        if format not in ("auto", "plain", "leipzig"):
-            raise UserError(f"the corpus format {format!r} is none of: auto, plain, leipzig.")
         self._path = path
         self._leipzig = {"auto": None, "plain": False, "leipzig": True}[format]
         self._max_line_bytes = max_line_bytes
@@ -129,7 +127,7 @@ class SentenceReader:
         offset, text = following
         if self._line_number == 1 and b"\r" in text.rstrip(b"\r") and b"\n" not in text and (
                 len(text) <= self._max_line_bytes):  # or else it is too long, and may be cut
-            raise UserError(f"{self._path} is all one line: {_CARRIAGE_RETURNS}.")
+            raise BadInput(f"{self._path} is all one line: {_CARRIAGE_RETURNS}.")
         lines = text.split(b"\n")
         if not lines[-1]:
             lines.pop()
@@ -418,15 +416,6 @@ def split_corpus(
         On a corpus that is empty, unreadable, damaged, or changes while it is read; on the first
         bad line, unless they are set aside; on a side without sentences.
     """
-    if on_bad_line not in ("stop", "set_aside"):
-        raise UserError(f"on_bad_line is {on_bad_line!r}: it must be stop or set_aside.")
-    if min(valid_share, test_share) < 0 or valid_share + test_share >= 1:
-        raise UserError(
-            f"the shares of the validation and test sides, {valid_share} and {test_share}, must "
-            "not be negative and must leave room for training: their sum must be below 1."
-        )
-    if sentences_per_part < 1:
-        raise UserError(f"sentences_per_part is {sentences_per_part}: it must be at least 1.")
     drawn_shares = (0.0 if corpus.patterns["valid"] else valid_share,
                     0.0 if corpus.patterns["test"] else test_share)
 
@@ -486,7 +475,7 @@ def split_corpus(
             for part in cutters[side].finish():
                 keep(side, part)
         if 2 * counts["set_aside"] > counts["lines"] - counts["empty"]:
-            raise UserError(
+            raise BadInput(
                 f"more than half of the lines of the corpus, {counts['set_aside']:,} of "
                 f"{counts['lines'] - counts['empty']:,}, are not valid, so what is left is hardly "
                 "what was meant. With on_bad_line=stop the first is told with its place."
@@ -572,7 +561,7 @@ def _check_sides(
         if parts[side]:
             continue
         if patterns[side]:
-            raise UserError(
+            raise BadInput(
                 f"the corpus {patterns[side]} leaves no sentence for the {side} side (of all files "
                 f"together {counts['lines']:,} lines were read, {counts['empty']:,} of them empty "
                 f"and {counts['set_aside']:,} set aside). Give a text with one sentence a line."
@@ -582,8 +571,8 @@ def _check_sides(
         why = (f"{patterns['train']} holds so few different sentences ({different:,}; repeated "
                "ones lie on one side) that none was drawn for" if share else
                f"{side}_share is 0, and there is no other text for")
-        raise UserError(f"{why} the {side} side. Give a text for it ({side.upper()}=file), or "
-                        f"raise {side}_share.")
+        raise BadInput(f"{why} the {side} side. Give a text for it ({side.upper()}=file), or "
+                       f"raise {side}_share.")
 
 
 def part_file(folder: Path, digest: str) -> Path:
@@ -662,7 +651,7 @@ def _publish_part(part: Part, folder: Path) -> None:
 
 
 def _stop(bad: BadLine) -> None:
-    raise UserError(
+    raise BadInput(
         f"{bad.file}, line {bad.line}, byte offset {bad.offset}: {bad.reason}. Correct the line, "
         "or set on_bad_line=set_aside to go on without such lines."
     )

