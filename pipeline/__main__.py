@@ -58,7 +58,7 @@ def _enter_checkout(options: argparse.Namespace) -> None:
     if Path.cwd() != environment.CHECKOUT:
         for side in ("corpus", "valid", "test"):
             name = names.get(side)
-            if name and not name.startswith(("http://", "https://")):
+            if name and "://" not in name:
                 names[side] = os.path.abspath(os.path.expanduser(name))
         os.chdir(environment.CHECKOUT)
 
