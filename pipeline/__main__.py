@@ -15,8 +15,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from model import environment
 from model.files import UserError, sweep_temporaries
 from model.terminal import guard_output
+from pipeline import settings
+from pipeline.exit_codes import ExitCode
 
 if TYPE_CHECKING:
     from pipeline.gc import Model
@@ -28,21 +31,36 @@ _MOST_NEW_BEGINNINGS = 10
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; returns the exit code."""
     options = _parser().parse_args(arguments)
-    if options.work:
-        os.environ["PIPELINE_WORK"] = options.work
+    _enter_checkout(options)
     # Luigi would ask a proxy for the daemon.
     for name in ("no_proxy", "NO_PROXY"):
         os.environ[name] = ",".join(filter(None, [os.environ.get(name), "127.0.0.1"]))
     try:
-        if getattr(options, "profile", None):
-            _use_profile(options.profile)
+        settings.load_or_exit(getattr(options, "profile", None))
         return options.function(options)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
-        return 1
+        return ExitCode.NOT_BEGUN
     except KeyboardInterrupt:
         print("interrupted; the next run goes on", file=sys.stderr)
-        return 130
+        return ExitCode.INTERRUPTED
+
+
+def _enter_checkout(options: argparse.Namespace) -> None:
+    """Go to the checkout, from which relative names in the settings start.
+
+    Names that were given to the command start from where that is called.
+    """
+    names = vars(options)
+    environment.use_work_folder(options.work or environment.work_folder())
+    if named := os.environ.get("LUIGI_CONFIG_PATH"):
+        os.environ["LUIGI_CONFIG_PATH"] = os.path.abspath(named)
+    if Path.cwd() != environment.CHECKOUT:
+        for side in ("corpus", "valid", "test"):
+            name = names.get(side)
+            if name and not name.startswith(("http://", "https://")):
+                names[side] = os.path.abspath(os.path.expanduser(name))
+        os.chdir(environment.CHECKOUT)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -64,41 +82,30 @@ def _parser() -> argparse.ArgumentParser:
             command.add_argument("--corpus", help="sentences to train on: file, folder or glob")
             command.add_argument("--valid", help="sentences to validate with")
             command.add_argument("--test", help="sentences to test with")
-            command.add_argument("--profile", help="named settings of network and training")
+            command.add_argument("--profile", choices=settings.profiles(),
+                                 help="named settings of network and training")
         if name == "gc":
             command.add_argument("--remove", action="store_true", help="remove what is listed")
             command.add_argument("--models", nargs="+", default=[], metavar="NAME",
                                  help="also these models that are not in use, or all of them")
         if name == "run":
-            command.add_argument("--scheduler", choices=("daemon", "local"))
-            command.add_argument("--workers", type=int, help="processes side by side")
+            in_file = settings.SETTINGS["run"]
+            command.add_argument("--scheduler", choices=in_file["scheduler"].rule.choices)
+            command.add_argument("--workers", type=settings.option(in_file["workers"].rule),
+                                 help="processes side by side")
     return parser
-
-
-def _use_profile(name: str) -> None:
-    """Let Luigi read a profile's file after luigi.cfg; to be called before Luigi is imported."""
-    from pipeline.settings import profile_file
-
-    path = profile_file(name)
-    if not path.exists():
-        names = ", ".join(sorted(file.stem for file in path.parent.glob("*.cfg")))
-        raise UserError(f"there is no profile {name}; there are: {names}")
-    import luigi
-
-    luigi.configuration.add_config_path(str(path))
 
 
 def run_command(options: argparse.Namespace) -> int:
     """``run``: through Luigi, with one clear line for each task that runs."""
-    from pipeline import daemon, settings
+    from pipeline import daemon, tasks
     from pipeline.working_folder import only_one_run, writing
 
-    work = Path(settings.work_folder())
-    scheduler = options.scheduler or settings.run().scheduler
-    workers = settings.run().workers if options.workers is None else options.workers
-    if workers < 1:
-        raise UserError(f"{workers} workers: there must be one at least")
-    port = settings.run().port
+    work = Path(environment.work_folder())
+    section = settings.values(settings.run)
+    scheduler = options.scheduler or section["scheduler"]
+    workers = options.workers or section["workers"]
+    port = section["port"]
     with only_one_run(work):
         keep_interrupts()
         for path in sweep_temporaries(work):
@@ -126,8 +133,10 @@ def run_command(options: argparse.Namespace) -> int:
             time.sleep(1)
             daemon.give_up_dead_tasks(work, port)
             code = _luigi(arguments)
+        if code == ExitCode.TASK_FAILED and tasks.only_bad_input():
+            code = ExitCode.BAD_INPUT
         if code:
-            print(f"The run failed (exit code {code}); its full log: {work}/log/run.log",
+            print(f"The run failed (exit code {code:d}); its full log: {work}/log/run.log",
                   file=sys.stderr)
             return code
         metrics = json.loads((work / "report" / "metrics.json").read_text())
@@ -173,11 +182,10 @@ def _refuse_pause(port: int) -> None:
 def why_command(options: argparse.Namespace) -> int:
     """``why``: the reasons, in the order in which the tasks would run."""
     with _configured(options):
-        from pipeline import settings
         from pipeline.tasks import reasons, report_of
 
         found = False
-        for title, reason in reasons(report_of(Path(settings.work_folder()))):
+        for title, reason in reasons(report_of(Path(environment.work_folder()))):
             found = True
             print(f"{title}: {reason}")
         if not found:
@@ -188,11 +196,10 @@ def why_command(options: argparse.Namespace) -> int:
 def report_command(options: argparse.Namespace) -> int:
     """``report``: of what a complete run has left; nothing else is made."""
     with _configured(options):
-        from pipeline import settings
         from pipeline.tasks import report_of
         from pipeline.working_folder import only_one_run
 
-        work = Path(settings.work_folder())
+        work = Path(environment.work_folder())
         _must_exist(work)
         with only_one_run(work):
             root = report_of(work)
@@ -207,11 +214,11 @@ def report_command(options: argparse.Namespace) -> int:
 def gc_command(options: argparse.Namespace) -> int:
     """``gc``: only after a complete run, so that what is in use is known."""
     with _configured(options):
-        from pipeline import gc, settings
+        from pipeline import gc
         from pipeline.tasks import report_of
         from pipeline.working_folder import only_one_run
 
-        work = Path(settings.work_folder())
+        work = Path(environment.work_folder())
         _must_exist(work)
         with only_one_run(work):
             root = report_of(work)
@@ -255,9 +262,9 @@ def _must_exist(work: Path) -> None:
 
 def status_command(options: argparse.Namespace) -> int:
     """``status``: what the daemon knows of each task, as the visualiser shows it."""
-    from pipeline import daemon, settings
+    from pipeline import daemon
 
-    port = settings.run().port
+    port = settings.values(settings.run)["port"]
     if not daemon.answers(port):
         print(f"no daemon answers on {daemon.url(port)}")
         return 0
@@ -267,9 +274,10 @@ def status_command(options: argparse.Namespace) -> int:
         for status in states:
             tasks = client.task_list(status, "", limit=False)
             for task_id, task in sorted(tasks.items(), key=lambda item: item[1]["last_updated"]):
-                folder = task["params"].get("working_folder", settings.work_folder())
+                work = environment.work_folder()
+                folder = task["params"].get("working_folder", work)
                 name = " ".join([task["name"], *filter(None, [task["params"].get("part")]),
-                                 *([f"in {folder}"] if folder != settings.work_folder() else [])])
+                                 *([f"in {folder}"] if folder != work else [])])
                 progress = task.get("progress_percentage")
                 share = "" if progress is None else f"{progress:5.1f} %"
                 message = html.unescape(task.get("status_message") or "")
@@ -296,10 +304,10 @@ def _last_line(error: str) -> str:
 
 def daemon_command(options: argparse.Namespace) -> int:
     """``daemon``: start it."""
-    from pipeline import daemon, settings
+    from pipeline import daemon
     from pipeline.working_folder import claim
 
-    work, port = Path(settings.work_folder()), settings.run().port
+    work, port = Path(environment.work_folder()), settings.values(settings.run)["port"]
     claim(work)
     started = daemon.start(work, port)
     print(f"luigid {'listens' if started else 'was listening already'} at {daemon.url(port)}")
@@ -308,9 +316,9 @@ def daemon_command(options: argparse.Namespace) -> int:
 
 def stop_command(options: argparse.Namespace) -> int:
     """``stop``: stop it."""
-    from pipeline import daemon, settings
+    from pipeline import daemon
 
-    print(daemon.stop(Path(settings.work_folder()), settings.run().port))
+    print(daemon.stop(Path(environment.work_folder()), settings.values(settings.run)["port"]))
     return 0
 
 
@@ -368,7 +376,7 @@ def _log_to(path: Path) -> None:
     # A log that cannot be written, because the disk is full, say, must not hide why.
     logging.raiseExceptions = False
     path.parent.mkdir(parents=True, exist_ok=True)
-    file = logging.FileHandler(path)
+    file = logging.FileHandler(path, encoding="utf-8", errors="backslashreplace")
     file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     terminal = logging.StreamHandler()
     terminal.setFormatter(_Brief("%(message)s"))

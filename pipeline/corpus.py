@@ -23,7 +23,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from model.files import DamagedFile, UserError, publish
+from model.files import BadInput, DamagedFile, UserError, printable, publish
 from model.text_files import read_text
 from model.tokenization import clean
 from pipeline.artifacts import DIGEST_DIGITS
@@ -97,8 +97,6 @@ class SentenceReader:
         counts: dict[str, int],
         progress: Callable[[int], None] | None = None,
     ):
-        if format not in ("auto", "plain", "leipzig"):
-            raise UserError(f"the corpus format {format!r} is none of: auto, plain, leipzig.")
         self._path = path
         self._leipzig = {"auto": None, "plain": False, "leipzig": True}[format]
         self._max_line_bytes = max_line_bytes
@@ -411,15 +409,6 @@ def split_corpus(
         On a corpus that is empty, unreadable, damaged, or changes while it is read; on the first
         bad line, unless they are set aside; on a side without sentences.
     """
-    if on_bad_line not in ("stop", "set_aside"):
-        raise UserError(f"on_bad_line is {on_bad_line!r}: it must be stop or set_aside.")
-    if min(valid_share, test_share) < 0 or valid_share + test_share >= 1:
-        raise UserError(
-            f"the shares of the validation and test sides, {valid_share} and {test_share}, must "
-            "not be negative and must leave room for training: their sum must be below 1."
-        )
-    if sentences_per_part < 1:
-        raise UserError(f"sentences_per_part is {sentences_per_part}: it must be at least 1.")
     drawn_shares = (0.0 if corpus.patterns["valid"] else valid_share,
                     0.0 if corpus.patterns["test"] else test_share)
 
@@ -470,7 +459,7 @@ def split_corpus(
                             keep(side, part)
             file_counts[file] = {
                 "side": file.side,
-                "path": str(file.path).encode("utf-8", "backslashreplace").decode(),
+                "path": printable(str(file.path)),
                 "sentences": counts["sentences"] - before["sentences"],
                 "bytes": counts["bytes"] - before["bytes"],
             }
@@ -523,12 +512,12 @@ def _check_sides(parts: dict[str, list], patterns: dict[str, str | None], counts
             continue
         pattern = patterns[side]
         if pattern:
-            raise UserError(
+            raise BadInput(
                 f"the corpus {pattern} leaves no sentence for the {side} side (of all files "
                 f"together {counts['lines']:,} lines were read, {counts['empty']:,} of them empty "
                 f"and {counts['set_aside']:,} set aside). Give a text with one sentence a line."
             )
-        raise UserError(
+        raise BadInput(
             f"the corpus {patterns['train']} is so small ({counts['sentences']:,} sentences) that "
             f"none was drawn for the {side} side. Give a text for it ({side.upper()}=file), or "
             f"raise {side}_share."
@@ -609,7 +598,7 @@ def _publish_part(part: Part, folder: Path) -> None:
 
 
 def _stop(bad: BadLine) -> None:
-    raise UserError(
+    raise BadInput(
         f"{bad.file}, line {bad.line}, byte offset {bad.offset}: {bad.reason}. Correct the line, "
         "or set on_bad_line=set_aside to go on without such lines."
     )
@@ -619,14 +608,13 @@ def _stop(bad: BadLine) -> None:
 def _set_aside(path: Path) -> Iterator[Callable[[BadLine], None]]:
     with (
         publish(path) as temporary,
-        open(temporary, "w", encoding="utf-8", errors="backslashreplace", newline="\n") as table,
+        open(temporary, "w", encoding="utf-8", newline="\n") as table,
     ):
         table.write("file\tline\toffset\treason\traw\n")
 
         def write(bad: BadLine) -> None:
             raw = repr(bad.raw)[2:-1]
-            file = str(bad.file).translate({ord("\t"): "\\t", ord("\n"): "\\n"})
-            table.write(f"{file}\t{bad.line}\t{bad.offset}\t{bad.reason}\t{raw}\n")
+            table.write(f"{printable(str(bad.file))}\t{bad.line}\t{bad.offset}\t{bad.reason}\t{raw}\n")
 
         yield write
 

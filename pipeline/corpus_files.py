@@ -13,8 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from model.files import UserError
-from pipeline.artifacts import digest_file
+from model.files import BadInput, UserError, digest_file
 
 SIDES = ("train", "valid", "test")
 
@@ -94,7 +93,7 @@ def corpus_files(pattern: str, working_folder: Path | None = None) -> list[Path]
     except OSError as error:
         raise UserError(f"cannot read the corpus {pattern!r}: {error}.") from error
     if not found:
-        raise UserError(advice)
+        raise BadInput(advice)
     return found
 
 
@@ -104,7 +103,7 @@ def _without_scheme(pattern: str) -> str:
         return pattern
     address = urllib.parse.urlsplit(pattern)
     if address.scheme != "file" or address.netloc not in ("", "localhost"):
-        raise UserError(
+        raise BadInput(
             f"{pattern!r} is no file: only CORPUS may be an address, of http or https. Fetch the "
             "text, and name the file."
         )
@@ -146,7 +145,7 @@ def _folders_below(folder: Path, closed: Path | None, seen: set) -> Iterator[Pat
 
 def _entries(folder: Path, closed: Path | None, left_out_too: bool = False) -> list[Path]:
     if closed is not None and closed.exists() and folder.samefile(closed):
-        raise UserError(
+        raise BadInput(
             f"the working folder {closed} lies in the corpus, which would then hold what is made "
             "of it: name another working folder (WORK), or only the text files as the corpus."
         )
@@ -270,7 +269,7 @@ def _claim(owners: dict, key: object, side: str, path: Path, fault: str) -> None
     owner, other = owners.setdefault(key, (side, path))
     if owner != side:
         what = f"{path} is" if other == path else f"{other} and {path} {fault}, and are"
-        raise UserError(
+        raise BadInput(
             f"{what} given for {_PURPOSES[owner]} and for {_PURPOSES[side]} both: a perplexity on "
             "text that the model has seen says nothing. Give each files of its own (CORPUS, "
             "VALID, TEST); without VALID or TEST sentences are drawn for it."
