@@ -131,7 +131,7 @@ class Job:
                 config.set(section, name, value)
         # One process, so that a debugger, and a replaced function, reach everything.
         config.set("worker", "force_multiprocessing", "false")
-        for seen in (tasks._digests, tasks._corpus):
+        for seen in (tasks._digests, tasks._corpus, tasks._manifest_to_make):
             seen.cache_clear()  # every run looks at the corpus anew
         return task(working_folder=str(self.work))
 
