@@ -138,7 +138,7 @@ def _member(
             found.append(entry.name)
             if len(found) > 1:
                 raise BadInput(f"{name} is an archive with several files {pattern}, {found[0]} "
-                                f"and {found[1]}: unpack it, and name the one to read.")
+                               f"and {found[1]}: unpack it, and name the one to read.")
             content = archive.extractfile(entry)
             assert content is not None
             yield from _plain(content, size)
@@ -146,7 +146,7 @@ def _member(
         pass
     if not found:
         raise BadInput(f"{name} is an archive without a file {pattern}: {_UNPACK}. It holds "
-                        f"{', '.join(names[:5]) or 'nothing'}{' ...' * (len(names) > 5)}.")
+                       f"{', '.join(names[:5]) or 'nothing'}{' ...' * (len(names) > 5)}.")
 
 
 def _plain(raw: IO[bytes], size: int) -> Iterator[bytes]:
