@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from model import environment  # isort: skip
+
+if __name__ == "__main__":
+    environment.isolate("model")
+
 import argparse
 import contextlib
 import json
@@ -28,6 +33,7 @@ from model.files import (
 )
 from model.processes import end_with_parent
 from model.terminal import guard_output
+from model.text_files import open_text
 
 if TYPE_CHECKING:
     from model.checkpoint import Checkpoint
@@ -106,7 +112,8 @@ def _parser() -> argparse.ArgumentParser:
                     "leaves them out. An empty line is no sentence, but keeps its row.")
     score.set_defaults(function=score_command)
     score.add_argument("text", nargs="?", default="-", metavar="FILE",
-                       help="UTF-8 text, a sentence a line; - for standard input (the default)")
+                       help="UTF-8 text, a sentence a line, also compressed; - for standard input "
+                            "(the default)")
     score.add_argument("--words", action="store_true", help="also score every word by itself")
     score.add_argument("--base", type=_base, default=math.e,
                        help="of the logarithms, as 10 or 2 (default: e)")
@@ -308,7 +315,7 @@ def _model(path: Path | None) -> Checkpoint:
 def _current_model() -> Path:
     from model.inference import current_model
 
-    path = current_model(os.environ.get("PIPELINE_WORK") or "data/work")
+    path = current_model(environment.work_folder())
     print(f"model: {path}", file=sys.stderr)
     return path
 
@@ -318,14 +325,14 @@ def _open_text(name: str) -> Iterator[BinaryIO]:
     if name == "-":
         if sys.stdin is None:
             raise UserError("standard input is closed; name a file")
-        yield sys.stdin.buffer
+        yield open_text(sys.stdin.buffer, "standard input")  # type: ignore[arg-type]
         return
     try:
         file = open(name, "rb")  # noqa: SIM115
     except OSError as error:
         raise UserError(f"cannot read {name}: {error.strerror}.") from error
     with file:
-        yield file
+        yield open_text(file, name)
 
 
 @contextlib.contextmanager

@@ -11,14 +11,18 @@ import re
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO
+from typing import IO, TYPE_CHECKING
 
 import zstandard
 
 from model.files import BadInput, UserError
 
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
 _ZSTANDARD_INPUT_BYTES = 4096  # zstandard inflates all that it is given at once, at most some
 # 32,000-fold (one character repeated): so one step gives 128 MiB at most
+_PIECE_BYTES = 1 << 16  # of a text that is read line by line
 _BEGINNING_BYTES = 512  # what tells the kind of a file lies within
 
 
@@ -65,6 +69,33 @@ def read_text(raw: io.BufferedReader, name: str | os.PathLike, size: int) -> Ite
             f"cannot read {name}: {error}. Check that it is there, whole, readable, and of the "
             "kind that its suffix says."
         ) from error
+
+
+def open_text(raw: io.BufferedReader, name: str | os.PathLike) -> io.BufferedReader:
+    """A text as a file of decompressed bytes; reading it raises as `read_text` does."""
+    return io.BufferedReader(_Joined(read_text(raw, name, _PIECE_BYTES)))
+
+
+class _Joined(io.RawIOBase):
+    """Pieces as a file."""
+
+    def __init__(self, pieces: Iterator[bytes]):
+        self._pieces = pieces
+        self._rest = memoryview(b"")
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Buffer) -> int:
+        while not self._rest:
+            piece = next(self._pieces, None)
+            if piece is None:
+                return 0
+            self._rest = memoryview(piece)
+        into = memoryview(buffer)
+        count = min(len(into), len(self._rest))
+        into[:count], self._rest = self._rest[:count], self._rest[count:]
+        return count
 
 
 def _checked(pieces: Iterator[bytes], name: str | os.PathLike) -> Iterator[bytes]:

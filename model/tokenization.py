@@ -157,7 +157,7 @@ def tokenize(sentences: list[str], *, lowercase: bool) -> Tokens:
         texts = texts.str.to_lowercase()
     token = _TOKEN
     if texts.str.contains(_ANY_UNKNOWN).any():
-        texts = texts.str.replace_all(_MARK, " ", literal=True)
+        texts = texts.str.replace_all(_MARK, "\x01", literal=True)  # no word either
         for _ in range(2):  # two that follow each other share the space between them
             texts = texts.str.replace_all(rf"(^|\s){_ANY_UNKNOWN}(\s|$)", f"${{1}}{_MARK}${{2}}")
         token = f"{_MARK}|{_TOKEN}"

@@ -5,8 +5,14 @@ The tasks are imported here, so that ``luigi --module pipeline EvaluatePerplexit
 
 import sys
 
-from pipeline import settings  # before Luigi, which would read files by itself
-from pipeline.tasks import EvaluatePerplexity, WriteReport
+from model import environment
+
+if sys.argv[0] == "-m":  # python -m pipeline, of which nothing else is imported yet
+    environment.isolate("pipeline")
+
+# Before Luigi, which would read files by itself.
+from pipeline import settings  # noqa: E402
+from pipeline.tasks import EvaluatePerplexity, WriteReport  # noqa: E402
 
 __all__ = ["EvaluatePerplexity", "WriteReport"]
 

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from model import environment
 from model.files import BadInput, UserError, sweep_temporaries
 from model.terminal import guard_output
 from pipeline import settings
@@ -51,17 +52,15 @@ def _enter_checkout(options: argparse.Namespace) -> None:
     Names that were given to the command start from where that is called.
     """
     names = vars(options)
-    if options.work:
-        os.environ["PIPELINE_WORK"] = options.work
-    os.environ["PIPELINE_WORK"] = settings.work_folder()
+    environment.use_work_folder(options.work or environment.work_folder())
     if named := os.environ.get("LUIGI_CONFIG_PATH"):
         os.environ["LUIGI_CONFIG_PATH"] = os.path.abspath(named)
-    if Path.cwd() != settings.CHECKOUT:
+    if Path.cwd() != environment.CHECKOUT:
         for side in ("corpus", "valid", "test"):
             name = names.get(side)
             if name and "://" not in name:
                 names[side] = os.path.abspath(os.path.expanduser(name))
-        os.chdir(settings.CHECKOUT)
+        os.chdir(environment.CHECKOUT)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -102,7 +101,7 @@ def run_command(options: argparse.Namespace) -> int:
     from pipeline import daemon, tasks
     from pipeline.working_folder import only_one_run, writing
 
-    work = Path(settings.work_folder())
+    work = Path(environment.work_folder())
     section = settings.values(settings.run)
     scheduler = options.scheduler or section["scheduler"]
     workers = options.workers or section["workers"]
@@ -179,7 +178,7 @@ def why_command(options: argparse.Namespace) -> int:
         from pipeline.tasks import reasons, report_of
 
         found = False
-        for title, reason in reasons(report_of(Path(settings.work_folder()))):
+        for title, reason in reasons(report_of(Path(environment.work_folder()))):
             found = True
             print(f"{title}: {reason}")
         if not found:
@@ -193,7 +192,7 @@ def report_command(options: argparse.Namespace) -> int:
         from pipeline.tasks import report_of
         from pipeline.working_folder import only_one_run
 
-        work = Path(settings.work_folder())
+        work = Path(environment.work_folder())
         _must_exist(work)
         with only_one_run(work):
             root = report_of(work)
@@ -212,7 +211,7 @@ def gc_command(options: argparse.Namespace) -> int:
         from pipeline.tasks import report_of
         from pipeline.working_folder import only_one_run
 
-        work = Path(settings.work_folder())
+        work = Path(environment.work_folder())
         _must_exist(work)
         with only_one_run(work):
             root = report_of(work)
@@ -268,9 +267,10 @@ def status_command(options: argparse.Namespace) -> int:
         for status in states:
             tasks = client.task_list(status, "", limit=False)
             for task_id, task in sorted(tasks.items(), key=lambda item: item[1]["last_updated"]):
-                folder = task["params"].get("working_folder", settings.work_folder())
+                work = environment.work_folder()
+                folder = task["params"].get("working_folder", work)
                 name = " ".join([task["name"], *filter(None, [task["params"].get("part")]),
-                                 *([f"in {folder}"] if folder != settings.work_folder() else [])])
+                                 *([f"in {folder}"] if folder != work else [])])
                 progress = task.get("progress_percentage")
                 share = "" if progress is None else f"{progress:5.1f} %"
                 message = html.unescape(task.get("status_message") or "")
@@ -300,7 +300,7 @@ def daemon_command(options: argparse.Namespace) -> int:
     from pipeline import daemon
     from pipeline.working_folder import claim
 
-    work, port = Path(settings.work_folder()), settings.values(settings.run)["port"]
+    work, port = Path(environment.work_folder()), settings.values(settings.run)["port"]
     claim(work)
     started = daemon.start(work, port)
     print(f"luigid {'listens' if started else 'was listening already'} at {daemon.url(port)}")
@@ -311,7 +311,7 @@ def stop_command(options: argparse.Namespace) -> int:
     """``stop``: stop it."""
     from pipeline import daemon
 
-    print(daemon.stop(Path(settings.work_folder()), settings.values(settings.run)["port"]))
+    print(daemon.stop(Path(environment.work_folder()), settings.values(settings.run)["port"]))
     return 0
 
 
@@ -377,7 +377,7 @@ def _log_to(path: Path) -> None:
     # A log that cannot be written, because the disk is full, say, must not hide why.
     logging.raiseExceptions = False
     path.parent.mkdir(parents=True, exist_ok=True)
-    file = logging.FileHandler(path)
+    file = logging.FileHandler(path, encoding="utf-8", errors="backslashreplace")
     file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     terminal = logging.StreamHandler()
     terminal.setFormatter(_Brief("%(message)s"))

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeGuard
 
-from model.files import UserError, publish
+from model.files import UserError, digest_file, publish
 
 # A file modified so shortly before it was read may change again without a new mtime.
 _SETTLED_NANOSECONDS = 50_000_000
@@ -36,16 +36,8 @@ _RECEIPT_KEYS = {"stage", "name", "path", "ingredients", "sha256", "identity", "
 def fingerprint(ingredients: dict) -> str:
     """Digest of ingredients: 24 hexadecimal digits, the same for equal content."""
     text = json.dumps(ingredients, sort_keys=True, ensure_ascii=False)
-    return hashlib.sha256(text.encode()).hexdigest()[:24]
-
-
-def digest_file(path: Path) -> str:
-    """SHA-256 of a file's bytes, in hexadecimal."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
+    # File names need not be text: their other bytes are surrogates here.
+    return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()[:24]
 
 
 def _identity(path: str | Path) -> list[int]:
@@ -233,7 +225,7 @@ class Artifact:
 
     def _publish(self, receipt: dict) -> None:
         with publish(self.receipt_path) as temporary:
-            temporary.write_text(json.dumps(receipt, indent=1, ensure_ascii=False))
+            temporary.write_text(json.dumps(receipt, indent=1))
 
 
 def receipts(work: Path, stage: str = "*", name: str = "*") -> Iterator[dict]:

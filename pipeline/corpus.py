@@ -23,7 +23,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from model.files import BadInput, DamagedFile, UserError, publish
+from model.files import BadInput, DamagedFile, UserError, printable, publish
 from model.text_files import read_text
 from model.tokenization import clean
 from pipeline.artifacts import DIGEST_DIGITS
@@ -459,7 +459,7 @@ def split_corpus(
                             keep(side, part)
             file_counts[file] = {
                 "side": file.side,
-                "path": str(file.path).encode("utf-8", "backslashreplace").decode(),
+                "path": printable(str(file.path)),
                 "sentences": counts["sentences"] - before["sentences"],
                 "bytes": counts["bytes"] - before["bytes"],
             }
@@ -608,14 +608,13 @@ def _stop(bad: BadLine) -> None:
 def _set_aside(path: Path) -> Iterator[Callable[[BadLine], None]]:
     with (
         publish(path) as temporary,
-        open(temporary, "w", encoding="utf-8", errors="backslashreplace", newline="\n") as table,
+        open(temporary, "w", encoding="utf-8", newline="\n") as table,
     ):
         table.write("file\tline\toffset\treason\traw\n")
 
         def write(bad: BadLine) -> None:
             raw = repr(bad.raw)[2:-1]
-            file = str(bad.file).translate({ord("\t"): "\\t", ord("\n"): "\\n"})
-            table.write(f"{file}\t{bad.line}\t{bad.offset}\t{bad.reason}\t{raw}\n")
+            table.write(f"{printable(str(bad.file))}\t{bad.line}\t{bad.offset}\t{bad.reason}\t{raw}\n")
 
         yield write
 

@@ -13,8 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from model.files import BadInput, UserError
-from pipeline.artifacts import digest_file
+from model.files import BadInput, UserError, digest_file
 
 SIDES = ("train", "valid", "test")
 

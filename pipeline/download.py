@@ -1,6 +1,6 @@
-"""Fetch a corpus archive from the web and unpack the sentences in it.
+"""Fetch a corpus from the web: a text, compressed or not, or an archive with the sentences in it.
 
-Meant for archives such as those of the Leipzig Corpora Collection: a .tar.gz with one file of
+Archives are meant to be as those of the Leipzig Corpora Collection: a .tar.gz with one file of
 ``id<TAB>sentence`` lines beside lists of words and co-occurrences that are not needed here.
 """
 
@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from model.files import UserError, publish, try_lock
+from model.text_files import read_text
 
 logger = logging.getLogger(__name__)
 
@@ -37,6 +38,7 @@ _BLOCK_BYTES = 1 << 16
 # line ends, and a server that sends next to nothing is not asked for ever.
 _WORTH_AN_ATTEMPT = 1 << 20
 _LONGEST_PAUSE = 60.0
+_WEB_PAGE = re.compile(rb"\s*<(!doctype\s+html|html)\b", re.IGNORECASE)
 # Answers that may be different a little later (RFC 9110, 15.5.9 and 15.6; RFC 6585, 4).
 _TEMPORARY_STATUSES = {408, 425, 429, 500, 502, 503, 504}
 
@@ -50,6 +52,7 @@ def download(
     target: str | os.PathLike,
     *,
     size: int | None = None,
+    max_bytes: int | None = None,
     sha256: str | None = None,
     attempts: int = 6,
     pause: float = 1.0,
@@ -71,6 +74,8 @@ def download(
         Where the file appears, once it is whole and verified.
     size : int, optional
         The bytes that it must have.
+    max_bytes : int, optional
+        Where no size is given, the most that it may have.
     sha256 : str, optional
         The digest that it must have, in hexadecimal.
     attempts : int
@@ -90,8 +95,9 @@ def download(
     Raises
     ------
     UserError
-        When the address is not one, the server refuses or does not answer, the file is not the one
-        expected, the disk does not take it, or another process is fetching it.
+        When the address is not one, the server refuses or does not answer, it sends on to an
+        address that is not followed, the file is not the one expected or too large, the disk does
+        not take it, or another process is fetching it.
 
     References
     ----------
@@ -106,7 +112,7 @@ def download(
             while True:
                 before = part.bytes
                 try:
-                    _fetch_rest(url, part, size, timeout, progress)
+                    _fetch_rest(url, part, size, max_bytes, timeout, progress)
                     _verify(url, part, size, sha256)
                     break
                 except _Interrupted as error:
@@ -230,6 +236,7 @@ def _fetch_rest(
     url: str,
     part: _Part,
     size: int | None,
+    max_bytes: int | None,
     timeout: float,
     progress: Callable[[int, int | None], None] | None,
 ) -> None:
@@ -256,22 +263,50 @@ def _fetch_rest(
                 f"{url}: the server's file has {part.total} bytes, {size} are expected: it has "
                 "changed, or the expected size is wrong"
             )
+        limit = max_bytes if size is None else None
+        if limit is not None and (part.total or 0) > limit:
+            raise UserError(f"{url}: the server's file has {part.total:,} bytes, "
+                            f"{_too_many(limit)}")
         while block := _read(response):
             part.append(block)
             if size is not None and part.bytes > size:
                 part.restart(None, None)
                 raise UserError(f"{url}: more than the expected {size} bytes arrived")
+            if limit is not None and part.bytes > limit:
+                arrived = part.bytes
+                part.restart(None, None)
+                raise UserError(f"{url}: {arrived:,} bytes have arrived, {_too_many(limit)}")
             if progress:
                 progress(part.bytes, part.total)
     if part.total is not None and part.bytes < part.total:
         raise _Interrupted(f"the connection ended after {part.bytes} of {part.total} bytes")
 
 
+def _too_many(limit: int) -> str:
+    return (f"more than the {limit:,} that [download] max_bytes allows: raise it, or give the "
+            "[download] size")
+
+
+class _Redirects(urllib.request.HTTPRedirectHandler):
+    """Follows a server to another address where that is as safe as the first one."""
+
+    def redirect_request(self, request, *arguments):
+        url = arguments[-1]
+        before, after = (urllib.parse.urlsplit(each).scheme for each in (request.full_url, url))
+        if after != "https" and (before, after) != ("http", "http"):
+            raise UserError(f"{request.full_url}: the server sends on to {url}, which is not "
+                            "followed: only from http to http or https, and from https to https")
+        return super().redirect_request(request, *arguments)
+
+
+_opener = urllib.request.build_opener(_Redirects)
+
+
 def _open(
     request: urllib.request.Request, part: _Part, timeout: float
 ) -> http.client.HTTPResponse:
     try:
-        return urllib.request.urlopen(request, timeout=timeout)
+        return _opener.open(request, timeout=timeout)
     except urllib.error.HTTPError as error:
         error.close()
         answer = f"the server answers {error.code} {error.reason}"
@@ -340,6 +375,54 @@ def _verify(url: str, part: _Part, size: int | None, sha256: str | None) -> None
         # The pieces may not belong together; the whole in one answer will tell.
         raise _Interrupted(f"{wrong}; it is fetched again as a whole")
     raise UserError(f"{url}: what arrived is not the file that is expected: {wrong}")
+
+
+def is_archive(path: Path) -> bool:
+    """Whether a file is a .tar.gz as far as its beginning tells."""
+    try:
+        with gzip.open(path) as stream:
+            tarfile.TarInfo.frombuf(stream.read(tarfile.BLOCKSIZE), "utf-8", "surrogateescape")
+    except (OSError, EOFError, zlib.error, tarfile.TarError):
+        return False
+    return True
+
+
+def take_text(fetched: Path, target: Path, url: str, *, max_bytes: int = 16 << 30,
+              progress: Callable[[float], None] = lambda share: None) -> Path:
+    """Publish a fetched text, decompressed where it is compressed.
+
+    Parameters
+    ----------
+    fetched : path
+    target : path
+    url : str
+        What errors call it.
+    max_bytes : int
+        Bound on the text.
+    progress : function
+        Called often with the share that is done, 0 to 1.
+
+    Returns
+    -------
+    pathlib.Path
+        The target.
+
+    Raises
+    ------
+    UserError
+        When it is damaged, no text, or too long, or when the disk does not take it.
+    """
+    with (open(fetched, "rb") as raw, publish(target) as temporary,
+          open(temporary, "wb") as text):
+        size = max(1, os.fstat(raw.fileno()).st_size)
+        for piece in read_text(raw, url, _BLOCK_BYTES):
+            if text.tell() == 0 and _WEB_PAGE.match(piece):
+                raise UserError(f"{url} is a web page: give the address of the text itself")
+            text.write(piece)
+            if text.tell() > max_bytes:
+                raise UserError(f"{url} is a text of more than {max_bytes:,} bytes")
+            progress(raw.tell() / size)
+    return target
 
 
 def unpack(

@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from model.checkpoint import Checkpoint, read_checkpoint
-from model.files import UserError, publish
+from model.files import UserError, digest_file, publish
 from model.lineage import TrainingText
-from pipeline.artifacts import Artifact, by_age, differences, digest_file, fingerprint, receipts
+from pipeline.artifacts import Artifact, by_age, differences, fingerprint, receipts
 from pipeline.corpus import sentences_also_in_training
 
 _SENTENCE_DIGEST_BYTES = 16

@@ -337,7 +337,8 @@ def _render(path: Path, template: str, **values: object) -> None:
         "moment": lambda value: time.strftime("%Y-%m-%d %H:%M", time.localtime(value)),
     }
     with publish(path) as temporary:
-        temporary.write_text(environment.get_template(template).render(values), encoding="utf-8")
+        page = environment.get_template(template).render(values)
+        temporary.write_text(page, encoding="utf-8", errors="backslashreplace")
 
 
 def _duration(seconds: float) -> str:

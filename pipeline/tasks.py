@@ -31,6 +31,7 @@ import luigi.interface
 import luigi.rpc
 from luigi.parameter import ParameterVisibility
 
+from model import environment
 from model.files import BadInput, DamagedFile, UserError, publish, to_json
 from model.lineage import HELD_OUT
 from model.processes import end_with_parent
@@ -47,7 +48,7 @@ from pipeline.artifacts import (
 )
 from pipeline.corpus import part_file, sentences_also_in_training, split_corpus
 from pipeline.corpus_files import SIDES, Corpus, find_corpus
-from pipeline.download import download, unpack
+from pipeline.download import download, is_archive, take_text, unpack
 from pipeline.kjv import extract_kjv
 from pipeline.model_process import how_it_ended, run_model_command
 from pipeline.parents import Splits, Training, wanted_training
@@ -124,7 +125,7 @@ class Stage(Shown):
     Subclasses give `artifact` and `make`, and may give `parts`.
     """
 
-    working_folder = luigi.Parameter(default=settings.work_folder(),
+    working_folder = luigi.Parameter(default=environment.work_folder(),
                            description="working folder: where everything that is made lies")
 
     @classmethod
@@ -270,40 +271,44 @@ def _peak_memory() -> int:
 
 
 class DownloadCorpus(Stage):
-    """A corpus named by its address: the sentences of a Leipzig-style .tar.gz."""
+    """A corpus named by its address: a text, or the sentences of a Leipzig-style .tar.gz."""
 
-    url = luigi.Parameter(description="http or https address of the archive")
+    url = luigi.Parameter(description="http or https address of the text or archive")
 
     def artifact(self) -> Artifact:
-        ingredients = {"format": _FORMATS["download"], "url": self.url,
-                       **settings.values(settings.download)}
+        section = settings.values(settings.download)
+        del section["max_bytes"]  # what has arrived is what it is
+        ingredients = {"format": _FORMATS["download"], "url": self.url, **section}
         path = self.folder / "download" / fingerprint(ingredients) / "sentences.txt"
         return Artifact(self.folder, "download", "corpus", path, ingredients)
 
     def make(self, artifact: Artifact) -> None:
         section = settings.values(settings.download)
-        archive = artifact.path.with_name("archive.tar.gz")
+        fetched = artifact.path.with_name("fetched")
 
         def say(done: int, total: int | None) -> None:
             self.say(f"{done:,} bytes have arrived", done / total if total else None)
 
-        if not archive.is_file():  # or else an earlier run was ended while it unpacked
-            download(self.url, archive, size=section["size"] or None,
+        if not fetched.is_file():  # or else an earlier run was ended while it unpacked
+            download(self.url, fetched, size=section["size"] or None,
+                     max_bytes=section["max_bytes"] or None,
                      sha256=section["sha256"] or None, progress=_throttled(say))
+        unpacking = _throttled(lambda share: self.say("unpacking", share))
         try:
-            found = unpack(archive, artifact.path.parent,
-                           progress=_throttled(lambda share: self.say("unpacking", share)))
+            found = (unpack(fetched, artifact.path.parent, progress=unpacking)
+                     if is_archive(fetched) else
+                     [take_text(fetched, artifact.path, self.url, progress=unpacking)])
         except UserError as error:
-            # The disk can be full, too: then the archive is good.
+            # The disk can be full, too: then what was fetched is good.
             if getattr(error.__cause__, "errno", None) is None:
-                archive.unlink(missing_ok=True)
+                fetched.unlink(missing_ok=True)
             raise
         if len(found) > 1:
-            archive.unlink()
+            fetched.unlink()
             raise UserError(f"{self.url} holds {len(found)} files of sentences, "
                             f"{found[0].name} and others; name one that holds one")
         os.replace(found[0], artifact.path)
-        archive.unlink()
+        fetched.unlink()
 
 
 class ExtractKingJames(Shown):
@@ -446,7 +451,7 @@ class SplitCorpus(Stage):
         )
         _digests(self.folder).check_unchanged()
         with publish(artifact.path) as temporary:
-            temporary.write_text(json.dumps(manifest, indent=1, ensure_ascii=False))
+            temporary.write_text(json.dumps(manifest, indent=1))
         seconds = time.monotonic() - started
         artifact.record(seconds, **manifest["counts"], peak_memory_mb=_peak_memory())
         self.say(f"made in {seconds:,.1f} s", 1.0)

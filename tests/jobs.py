@@ -15,10 +15,11 @@ import luigi
 import numpy as np
 
 from model.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
+from model.files import digest_file
 from model.lineage import TrainingText
 from model.vocabulary import read_vocabulary
 from pipeline import settings, tasks
-from pipeline.artifacts import digest_file, fingerprint
+from pipeline.artifacts import fingerprint
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -181,6 +182,7 @@ class Job:
         # Networks of four units need no code of their own, and waste no time on it.
         flags = f"base_compiledir={cache},linker=py,optimizer=fast_compile"
         return {**os.environ, "LUIGI_CONFIG_PATH": str(config), "PIPELINE_WORK": str(self.work),
+                "PIPELINE_ENVIRONMENT": "keep",
                 "THEANO_FLAGS": flags, "PYTHONPATH": str(REPOSITORY),
                 "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", **more}
 

@@ -6,10 +6,12 @@ import gzip
 import hashlib
 import http.server
 import io
+import lzma
 import os
 import random
 import tarfile
 import threading
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -342,6 +344,64 @@ def test_a_folder_that_cannot_be_made(server, tmp_path):
         download(server.url, tmp_path / "in" / "corpus.tar.gz")
 
 
+@pytest.mark.parametrize("location", ["ftp://127.0.0.1:1/x", "FTP://127.0.0.1:1/x"])
+def test_a_redirect_to_ftp_is_not_followed(server, fetch, monkeypatch, tmp_path, location):
+    redirect(server, monkeypatch, location)
+    with pytest.raises(UserError, match="corpus.tar.gz: the server sends on to (?i:ftp):"):
+        fetch()
+    assert files_below(tmp_path) == []
+
+
+def test_a_redirect_to_a_file_is_not_followed(server, fetch, monkeypatch, tmp_path):
+    redirect(server, monkeypatch, "file:///etc/passwd")
+    with pytest.raises(UserError, match="the server answers 302"):
+        fetch()
+    assert files_below(tmp_path) == []
+
+
+def redirect(server, monkeypatch, location):
+    def answer(handler):
+        if handler.path == "/corpus.tar.gz":
+            handler.send_response(302)
+            handler.send_header("Location", location)
+            handler.end_headers()
+        else:
+            Server.answer(server, handler)
+
+    monkeypatch.setattr(server, "answer", answer)
+
+
+def test_a_redirect_as_safe_as_the_address_is_followed(server, fetch, monkeypatch):
+    redirect(server, monkeypatch, "/elsewhere")
+    assert fetch().read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize(("first", "second", "followed"), [
+    ("http", "http", True), ("http", "https", True), ("https", "https", True),
+    ("https", "http", False), ("HTTPS", "HTTP", False), ("https", "ftp", False)])
+def test_no_redirect_leads_from_https_to_what_anybody_can_change(first, second, followed):
+    request = urllib.request.Request(f"{first}://one.example/a")
+    arguments = None, 302, "Found", {}, f"{second}://two.example/b"
+    if followed:
+        assert module._Redirects().redirect_request(request, *arguments).host == "two.example"
+    else:
+        with pytest.raises(UserError, match="which is not followed"):
+            module._Redirects().redirect_request(request, *arguments)
+
+
+@pytest.mark.parametrize("declares_length", [True, False])
+def test_a_download_is_bounded(server, fetch, tmp_path, declares_length):
+    server.declares_length = declares_length
+    with pytest.raises(UserError, match=r"bytes.*, more than the 1,023,999 that \[download\] max"):
+        fetch(max_bytes=len(CONTENT) - 1)
+    assert files_below(tmp_path) == []
+    assert fetch(max_bytes=len(CONTENT)).read_bytes() == CONTENT
+
+
+def test_a_size_that_is_given_goes_before_the_bound(server, fetch):
+    assert fetch(size=len(CONTENT), max_bytes=1).read_bytes() == CONTENT
+
+
 # --- unpacking
 
 
@@ -417,8 +477,53 @@ def test_the_task_fetches_the_corpus_through_cut_connections(server, job, tmp_pa
     assert made.keys() >= {"DownloadCorpus", "SplitCorpus"}
     assert [request[0] for request in server.requests] == [None, "bytes=1000-", "bytes=3000-"]
     assert job.root(tasks.SplitCorpus).manifest().sentences("train") == len(job.lines)
-    assert not list(job.work.rglob("archive*")), "the archive is of no use any more"
+    assert not list(job.work.rglob("fetched*")), "the archive is of no use any more"
     assert job.build(tasks.SplitCorpus) == {} and len(server.requests) == 3
+
+
+@pytest.mark.parametrize(("name", "pack"), [
+    ("corpus.txt", bytes), ("corpus.txt.gz", gzip.compress), ("corpus.xz", lzma.compress),
+    ("get?format=", gzip.compress)])
+def test_the_task_fetches_a_text(server, job, name, pack):
+    server.content = pack("".join(f"{line}\n" for line in job.lines).encode())
+    corpus_task(job, server.url.replace("http", "HTTP").replace("corpus.tar.gz", name))
+    job.build(tasks.SplitCorpus)
+    assert job.root(tasks.SplitCorpus).manifest().sentences("train") == len(job.lines)
+    assert not list(job.work.rglob("fetched*")), "what was fetched is of no use any more"
+    assert job.build(tasks.SplitCorpus) == {} and len(server.requests) == 1
+
+
+@pytest.mark.parametrize(("content", "message"), [
+    (b"\n<!DOCTYPE html>\n<title>Not here</title>", "is a web page: give the address of the text"),
+    (gzip.compress(b"one\n" * 10_000, mtime=0)[:-9], "is truncated"),
+    (b"PK\x03\x04....", "is a zip archive: unpack it"),
+])
+def test_the_task_refuses_what_is_no_text(server, job, content, message):
+    server.content = content
+    corpus_task(job, server.url.replace("corpus.tar.gz", "text"))
+    with pytest.raises(UserError, match=f"/text {message}"):
+        job.build(tasks.SplitCorpus)
+    assert not [path for path in job.work.rglob("*") if path.parent.parent.name == "download"]
+
+
+def test_the_task_bounds_a_text(tmp_path):
+    (tmp_path / "fetched").write_bytes(gzip.compress(b"word\n" * 1_000_000))
+    with pytest.raises(UserError, match="^its address is a text of more than 1,000,000 bytes"):
+        module.take_text(tmp_path / "fetched", tmp_path / "text", "its address",
+                         max_bytes=1_000_000)
+    assert files_below(tmp_path) == ["fetched"]
+
+
+def test_the_bound_is_a_setting_and_no_ingredient(server, job):
+    server.content = b"one\n" * 100
+    job.set("download", max_bytes=399)
+    corpus_task(job, server.url.replace("corpus.tar.gz", "corpus.txt"))
+    with pytest.raises(UserError, match="400 bytes, more than the 399"):
+        job.build(tasks.SplitCorpus)
+    job.set("download", max_bytes=400)
+    job.build(tasks.SplitCorpus)
+    job.set("download", max_bytes=0)
+    assert job.build(tasks.SplitCorpus) == {}
 
 
 def test_the_task_goes_on_with_an_archive_that_has_arrived(server, job, tmp_path, monkeypatch):

@@ -1,7 +1,9 @@
 """score, sample and info, as people call them."""
 
+import gzip
 import json
 import math
+import os
 import re
 import subprocess
 import sys
@@ -18,6 +20,7 @@ from model.inference import load_network, read_model
 from model.shards import ShardReader, write_shard
 from model.training import compile_log_probabilities
 from pipeline.corpus import split_corpus
+from pipeline.corpus_files import find_corpus
 from pipeline.tokens import write_tokens
 from tests.lstm_reference import forward_and_gradients
 
@@ -171,8 +174,10 @@ def test_special_words_and_invisible_characters_are_read_as_the_corpus_reads_the
     text = tmp_path / "text.txt"
     text.write_text("the <unk> said unto the <unk>\n<s> the o\u00adil </s>\n<s> </s>\n\u200b\n"
                     "<UNK>\nthe <unk>.\n")
-    manifest = split_corpus(str(text), str(text), str(text), parts_folder=tmp_path,
-                            set_aside_file=tmp_path / "none")
+    for name in ("train", "valid"):
+        (tmp_path / name).write_text(f"{name}\n")
+    corpus = find_corpus(str(tmp_path / "train"), str(tmp_path / "valid"), str(text))
+    manifest = split_corpus(corpus, parts_folder=tmp_path, set_aside_file=tmp_path / "none")
     part, = manifest["sides"]["test"]
     write_tokens(tmp_path / f"{part['digest']}.txt", tmp_path / "tokens.h5", lowercase=True)
     write_shard(tmp_path / "tokens.h5", made["vocabulary"], tmp_path / "shard.h5")
@@ -202,6 +207,26 @@ def test_text_that_cannot_be_scored_is_one_clear_error(capsys, made, tmp_path, c
     code, _, error = call(capsys, "score", tmp_path / "text", "--model", made["model"])
     assert code == 1
     assert re.fullmatch(f"error: .*{message}.*\n", error)
+
+
+def test_compressed_text_is_read_as_the_corpus_is(capsys, made, tmp_path):
+    (tmp_path / "text.gz").write_bytes(gzip.compress(Path(made["text"]).read_bytes()))
+    assert score(capsys, made, tmp_path / "text.gz") == score(capsys, made, made["text"])
+    (tmp_path / "text.gz").write_bytes((tmp_path / "text.gz").read_bytes()[:-9])
+    code, _, error = call(capsys, "score", tmp_path / "text.gz", "--model", made["model"])
+    assert code == 1
+    assert re.fullmatch("error: .*text.gz is truncated: its compressed data end.*\n", error)
+
+
+def test_a_file_may_have_any_name(made, tmp_path):
+    path = tmp_path / os.fsdecode(b"caf\xe9 \xff")
+    command = [sys.executable, "-m", "model", "score", path, "--model", made["model"]]
+    for exists in (False, True):
+        if exists:
+            path.write_text("the lamp\n")
+        found = subprocess.run(command, capture_output=True, text=True)
+        assert found.returncode == 1 - exists and "Traceback" not in found.stderr
+        assert exists or "caf\\udce9 \\udcff: No such file" in found.stderr
 
 
 def test_a_byte_order_mark_is_no_part_of_the_longest_line(capsys, made, tmp_path, monkeypatch):

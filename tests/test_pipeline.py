@@ -195,6 +195,29 @@ def test_a_bad_line_stops_the_run_with_its_place_or_is_set_aside(job):
     assert job.metrics()["corpus"]["set_aside"] == 1
 
 
+def test_any_name_that_the_system_allows_is_a_file_of_the_corpus(job):
+    folder = job.folder / os.fsdecode(b"caf\xe9")
+    folder.mkdir()
+    odd = folder / os.fsdecode(b" \t\n\xff\xe2\x80\xae'\"<b>*?$x\\.txt")
+    shutil.move(job.train, odd)
+    os.utime(odd, (0, 0))
+    job.set("corpus", path="", on_bad_line="set_aside")
+    job.settings["corpus"].pop("path")
+    odd.write_bytes(odd.read_bytes() + b"caf\xe9 .\n")
+    given = ["--corpus", str(folder)]
+    assert job.run("why", *given)[0] == 0
+    code, output = job.run("run", "--scheduler", "local", *given)
+    assert code == 0, output
+    assert job.metrics()["corpus"]["sentences"] == 320
+    table, = job.work.glob("corpus/*.set_aside.tsv")
+    row = table.read_text().splitlines()[1].split("\t")
+    assert row[0].endswith("caf\\udce9/ \\t\\n\\udcff\\u202e'\"<b>*?$x\\.txt") and row[1] == "201"
+    assert job.run("why", *given) == (0, "nothing has changed: a run would do nothing\n")
+    odd.rename(folder / os.fsdecode(b"\xff.txt"))
+    code, output = job.run("why", *given)
+    assert code == 0 and "\\udcff.txt is new" in output, output
+
+
 def test_a_working_folder_that_cannot_be_made(job, tmp_path):
     (tmp_path / "file").write_text("no folder")
     job.work = tmp_path / "file" / "work"

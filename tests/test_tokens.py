@@ -118,6 +118,7 @@ def test_words_keep_apostrophes_and_numbers_their_points():
 
 
 @given(SENTENCES, st.booleans())
+@example(["\0<unk>", "<unk>\0"], False)
 @example(["J\u030c ǰ", "ΑΣ ΑΣ. ΑΣΑ Σ", "İstanbul ISTANBUL", "हिन्दी", ""], True)
 def test_tokens_equal_those_of_the_naive_tokenizer(sentences, lowercase):
     tokens = tokenize(sentences, lowercase=lowercase)
