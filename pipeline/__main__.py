@@ -179,8 +179,10 @@ def _refuse_pause(port: int) -> None:
 
 
 def why_command(options: argparse.Namespace) -> int:
-    """``why``: the reasons, in the order in which the tasks would run."""
-    with _configured(options):
+    """``why``: the reasons, in the order in which the tasks would run. Writes nothing."""
+    from pipeline.artifacts import only_looking
+
+    with _configured(options), only_looking():
         from pipeline.tasks import reasons, report_of
 
         found = False

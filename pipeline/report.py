@@ -43,7 +43,7 @@ class Sources:
     step_counts : dict
         For each side the number of sentences by number of steps (words + 1).
     log : path
-        The training's log.
+        The training's log; need not exist any more.
     metrics, evaluation : dict
         Of the evaluation: the figures, and the details.
     receipts : list of dict
@@ -86,7 +86,7 @@ def write_report(sources: Sources, path: Path, *,
         "sentence lengths": lambda: plots.sentence_lengths(
             {steps - 1: count for steps, count in sources.step_counts["train"].items()}),
         "coverage": lambda: plots.coverage(*_coverage(sources)),
-        "learning curves": lambda: plots.learning(updates, validations),
+        "learning curves": lambda: plots.learning(updates, validations) if updates else {},
         "perplexity by length": lambda: plots.bars(
             "by_length", "words in the sentence",
             [(row["label"], row["perplexity"]) for row in by_length]),
@@ -105,7 +105,7 @@ def write_report(sources: Sources, path: Path, *,
             buckets=len(sources.step_counts["train"]),
             frequent=frequent, outside=outside, types=len(sources.types_counts[0]),
             plots={name: Markup(svg) for name, svg in drawn.items()},
-            updates=len(updates), validations=validations,
+            validations=validations, log=sources.log,
             by_length=by_length, by_word=by_word, samples=sources.evaluation["samples"],
             surprising=test["most_surprising"][:_SURPRISING_LISTED],
             provenance=provenance(sources.receipts),
@@ -127,7 +127,7 @@ def write_training_page(log: Path, path: Path, *, status: str, share: float,
     refresh_seconds : int or None
         How often a browser is to load the page again; None when the training has ended.
     """
-    updates, validations = read_log(log) if log.exists() else ([], [])
+    updates, validations = read_log(log)
     drawn = Plots(None).learning(updates, validations) if updates else {}
     _render(path, "training.html", status=status, share=share, refresh_seconds=refresh_seconds,
             plots={name: Markup(svg) for name, svg in drawn.items()}, updates=len(updates),
@@ -137,10 +137,10 @@ def write_training_page(log: Path, path: Path, *, status: str, share: float,
 
 
 def read_log(path: Path) -> tuple[list[dict], list[dict]]:
-    """The entries of a training's log: its updates, and its validations."""
+    """The entries of a training's log, if there is one: its updates, and its validations."""
     updates: list[dict] = []
     validations: list[dict] = []
-    for line in path.read_text().splitlines():
+    for line in path.read_text().splitlines() if path.exists() else ():
         try:
             entry = json.loads(line)
         except ValueError:

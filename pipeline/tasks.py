@@ -52,7 +52,7 @@ from pipeline.download import download, is_archive, take_text, unpack
 from pipeline.kjv import extract_kjv
 from pipeline.model_process import how_it_ended, run_model_command
 from pipeline.parents import Splits, Training, wanted_training
-from pipeline.report import Sources, write_report
+from pipeline.report import Sources, read_log, write_report
 from pipeline.tokens import Types, read_types, write_tokens
 from pipeline.training_page import TrainingPage
 from pipeline.vocabulary import build_vocabulary, count_types
@@ -75,7 +75,22 @@ def _digests(work: Path) -> DigestCache:
 
 @functools.cache
 def _corpus(work: Path, train: str, valid: str | None, test: str | None) -> Corpus:
-    return find_corpus(train, valid, test, _digests(work).digest, work)
+    digests = _digests(work)
+    corpus = find_corpus(train, valid, test, digests.digest, work)
+    digests.save()
+    return corpus
+
+
+@functools.cache
+def _manifest_to_make(work: Path, train: str, valid: str | None, test: str | None,
+                      reading: tuple[tuple[str, object], ...]) -> Artifact:
+    """Kept, for the ingredients name each file, and are asked for many times."""
+    files: dict[str, dict[str, str]] = {side: {} for side in SIDES}
+    for file in _corpus(work, train, valid, test).files:
+        files[file.side][str(file.path)] = file.digest
+    ingredients = {"format": _FORMATS["corpus"], "files": files, "settings": dict(reading)}
+    path = work / "corpus" / f"{fingerprint(ingredients)}.json"
+    return Artifact(work, "corpus", "corpus", path, ingredients)
 
 
 class Shown(luigi.Task):
@@ -418,13 +433,7 @@ class SplitCorpus(Stage):
 
     def to_make(self) -> Artifact:
         """The artifact; UserError where the corpus is not fit to be read."""
-        files: dict[str, dict[str, str]] = {side: {} for side in SIDES}
-        for file in self.files().files:
-            files[file.side][str(file.path)] = file.digest
-        ingredients = {"format": _FORMATS["corpus"], "files": files,
-                       "settings": self.reading()}
-        path = self.folder / "corpus" / f"{fingerprint(ingredients)}.json"
-        return Artifact(self.folder, "corpus", "corpus", path, ingredients)
+        return _manifest_to_make(self.folder, *self.inputs(), tuple(self.reading().items()))
 
     def reason(self) -> str:
         return self.to_make().reason() or "the text of a part is gone"
@@ -449,11 +458,11 @@ class SplitCorpus(Stage):
             progress=_throttled(lambda done: self.say("reading the corpus", done / total)),
             **self.reading(),
         )
-        _digests(self.folder).check_unchanged()
         with publish(artifact.path) as temporary:
             temporary.write_text(json.dumps(manifest, indent=1))
         seconds = time.monotonic() - started
         artifact.record(seconds, **manifest["counts"], peak_memory_mb=_peak_memory())
+        _digests(self.folder).save()  # there was no working folder yet, maybe, when they were made
         self.say(f"made in {seconds:,.1f} s", 1.0)
 
     def manifest(self) -> Manifest:
@@ -789,6 +798,12 @@ class TrainModel(Stage):
                 "network": settings.values(settings.network),
                 "training": settings.training_values()}
 
+    def figures(self) -> dict:
+        """How much was trained, and how fast, once the task is complete: without the log, too."""
+        artifact = self.training().artifact
+        notes = (artifact.receipt() or {}).get("notes", {})
+        return notes.get("figures") or training_figures(artifact.path.with_name("log.jsonl"))
+
     def make(self, artifact: Artifact) -> dict:
         shards, training = self.requires(), self.training()
         splits = self.clone(SplitCorpus).splits()
@@ -824,7 +839,8 @@ class TrainModel(Stage):
             run_model_command("train", job, folder / "job.json", say)
         # No browser follows it from the visualiser, but it says where the page lies.
         self.link(page.resolve().as_uri())
-        return {"settings": self.settings(), "held_out": splits.held_out}
+        return {"settings": self.settings(), "held_out": splits.held_out,
+                "figures": training_figures(folder / "log.jsonl")}
 
 
 @functools.lru_cache(maxsize=4)
@@ -910,7 +926,7 @@ class EvaluatePerplexity(Stage):
                            "words_not_in_training": len(vocabulary.absent)},
             "corpus": corpus.manifest().content["counts"],
             "train": {"model": str(training.relative_to(self.folder)),
-                      **training_figures(training.parent / "log.jsonl"),
+                      **model.figures(),
                       "started_from": {**ancestry[0], "ancestors": ancestry[1:]}
                       if ancestry else None},
         }
@@ -994,10 +1010,11 @@ def reasons(root: luigi.Task) -> Iterator[tuple[str, str]]:
         In the order of a run. What depends on the outcome of these tasks comes last.
     """
     ready, waiting = [], []
+    known: dict[str, bool] = {}
     for task in all_needs(root):
-        if task.complete():
+        if _is_complete(task, known):
             continue
-        if all(needed.complete() for needed in (
+        if all(_is_complete(needed, known) for needed in (
                 task.needs() if isinstance(task, Stage) else [])):
             ready.append((task, task.reason() if isinstance(task, Stage)
                           else "its output is not there"))
@@ -1019,8 +1036,7 @@ def _joined(reasons: Iterable[tuple[luigi.Task, str]]) -> Iterator[tuple[str, st
 
 def training_figures(log: Path) -> dict:
     """How much was trained, and how fast, from the training's log."""
-    updates = [entry for entry in map(json.loads, log.read_text().splitlines())
-               if "gradient_norm" in entry]
+    updates, _ = read_log(log)
     tokens = sum(entry["tokens"] for entry in updates)
     seconds = sum(entry["tokens"] / entry["tokens_per_second"] for entry in updates)
     return {"tokens_per_second": tokens / seconds, "updates": len(updates), "tokens": tokens,

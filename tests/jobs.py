@@ -131,7 +131,7 @@ class Job:
                 config.set(section, name, value)
         # One process, so that a debugger, and a replaced function, reach everything.
         config.set("worker", "force_multiprocessing", "false")
-        for seen in (tasks._digests, tasks._corpus):
+        for seen in (tasks._digests, tasks._corpus, tasks._manifest_to_make):
             seen.cache_clear()  # every run looks at the corpus anew
         return task(working_folder=str(self.work))
 
@@ -238,6 +238,12 @@ def results(work):
         receipt = json.loads(path.read_text())
         found[f"receipt {path.relative_to(work)}"] = receipt["ingredients"]
     return found
+
+
+def state(folder):
+    """What a reader of the folder can see of its files."""
+    return {path: (path.stat().st_mtime_ns, path.stat().st_ino, path.stat().st_size)
+            for path in folder.rglob("*") if path.is_file()}
 
 
 def free_port():
