@@ -366,6 +366,9 @@ def _read(profile: str | None, faults: list[str]) -> list[_Line]:
     lines = []
     for path, names in files.items():
         try:
+            if not path.is_file():  # a pipe would be empty when it is read again
+                faults.append(f"{names}{path}: there is no such file")
+                continue
             for line in _lines(path, faults):
                 if fault := _fault(line):
                     faults.append(f"{line.place}: {fault}")

@@ -203,11 +203,13 @@ def test_what_was_in_force_before_is_forgotten(file, monkeypatch):
     assert settings.values(settings.network)["num_units"] == 256
 
 
-@pytest.mark.parametrize("named", ["nowhere.cfg", "."])
-def test_luigi_config_path_names_a_file(monkeypatch, named):
+@pytest.mark.parametrize("named", ["nowhere.cfg", ".", "pipe"])
+def test_luigi_config_path_names_a_file(monkeypatch, tmp_path, named):
+    os.mkfifo(tmp_path / "pipe")
+    monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("LUIGI_CONFIG_PATH", named)
-    (fault,) = faults()
-    assert fault.startswith(f"LUIGI_CONFIG_PATH names {Path(named).absolute()}: ")
+    assert faults() == [
+        f"LUIGI_CONFIG_PATH names {Path(named).absolute()}: there is no such file"]
 
 
 def command(*arguments, **environment):
