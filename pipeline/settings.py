@@ -53,8 +53,10 @@ luigi.interface.core.ignore_unconsumed.add("rpc_retry_wait")
 
 DEFAULT_CORPUS = "data/kjv.txt"
 
+_Check = Callable[[str], object]  # raises ValueError for a text that makes no sense
+
 # What Luigi reads and does not declare as it does its other settings; *: any name.
-_UNDECLARED: dict[str, dict[str, Callable[[str], object]]] = {
+_UNDECLARED: dict[str, dict[str, _Check]] = {
     "core": {"autoload_range": Rule(bool).parse, "no_configure_logging": Rule(bool).parse,
              "rpc_connect_timeout": float, "rpc_retry_attempts": int, "rpc_retry_wait": int,
              "rpc_log_retries": Rule(bool).parse},
@@ -418,12 +420,9 @@ def _lines(path: Path, faults: list[str]) -> Iterator[_Line]:
                               f"line {first}")
 
 
-_Check = Callable[[str], object]
-
-
 @functools.cache
 def _known() -> dict[str, dict[str, _Check]]:
-    """For each section that there is, and each name, what raises ValueError for a wrong text."""
+    """The checks of all settings that there are, by section and name."""
     known: dict[str, dict[str, _Check]] = {
         section: {name: setting.rule.parse for name, setting in settings.items()}
         for section, settings in SETTINGS.items()}
@@ -451,7 +450,7 @@ def _fault(line: _Line) -> str | None:
         return (f"{setting}: a comment has a line of its own (a value that holds a space and # or "
                 "; can come from a variable of the environment, as ${PIPELINE_NAME})")
     try:
-        text = _INTERPOLATION.before_get(None, line.section, line.name, line.text, {})
+        text = _value(line)
     except configparser.InterpolationError:
         return (f"{setting} = {line.text}: the environment has no such variable (only those whose "
                 "names begin with PIPELINE_ reach the job)")
@@ -465,12 +464,17 @@ def _fault(line: _Line) -> str | None:
     return None
 
 
+def _value(line: _Line) -> str:
+    """The text with the variables of the environment in place of their names."""
+    return _INTERPOLATION.before_get(None, line.section, line.name, line.text, {})
+
+
 def _faults_together(lines: Iterable[_Line]) -> Iterator[str]:
     """What is wrong only with several settings together."""
     shares = {name: SETTINGS["corpus"][name].default for name in ("valid_share", "test_share")}
     for line in lines:
         if line.section == "corpus" and line.name in shares:
-            shares[line.name], place = float(line.text), line.place
+            shares[line.name], place = float(_value(line)), line.place
     if (total := sum(map(float, shares.values()))) >= 1:
         yield (f"{place}: [corpus] valid_share + test_share = {total:g}: it must be below 1, to "
                "leave text for the training")

@@ -175,9 +175,11 @@ def test_what_is_wrong_is_one_line_with_its_place(file, content, line, message):
     ("  [corpus]  # mine\n   path: a\n   valid: b\n; none\n", "corpus", "path", "a"),
     ("[corpus]\nvalid-share = 0.2", "corpus", "valid_share", 0.2),
     ("[corpus]\npath = ${PIPELINE_TEST}/x", "corpus", "path", "of # it/x"),
+    ("[corpus]\ntest_share = 0.${PIPELINE_TENTHS}", "corpus", "test_share", 0.7),
 ])
 def test_what_is_right_is_read(file, monkeypatch, content, section, name, value):
     monkeypatch.setenv("PIPELINE_TEST", "of # it")
+    monkeypatch.setenv("PIPELINE_TENTHS", "7")
     file(content)
     settings.load()
     assert settings.values(getattr(settings, section))[name] == value
