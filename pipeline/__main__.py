@@ -64,7 +64,9 @@ def _enter_checkout(options: argparse.Namespace) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m pipeline", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m pipeline", description="Commands on the job. An option goes before what "
+        "luigi.cfg says; docs/nightly.md lists the exit codes.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for name, function, text in (
         ("run", run_command, "run the whole job; only what has changed is done again"),
@@ -75,13 +77,16 @@ def _parser() -> argparse.ArgumentParser:
         ("daemon", daemon_command, "start the Luigi daemon"),
         ("stop", stop_command, "stop the Luigi daemon"),
     ):
-        command = commands.add_parser(name, help=text)
+        command = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
         command.set_defaults(function=function)
         command.add_argument("--work", help="working folder (default: data/work)")
         if name in ("run", "why", "report", "gc"):
-            command.add_argument("--corpus", help="sentences to train on: file, folder or glob")
-            command.add_argument("--valid", help="sentences to validate with")
-            command.add_argument("--test", help="sentences to test with")
+            command.add_argument(
+                "--corpus", help="sentences to train on: file, folder, glob or the address of a "
+                                 ".tar.gz (default: [corpus] path)")
+            command.add_argument(
+                "--valid", help="sentences to validate with (default: [corpus] valid)")
+            command.add_argument("--test", help="sentences to test with (default: [corpus] test)")
             command.add_argument("--profile", choices=settings.profiles(),
                                  help="named settings of network and training")
         if name == "gc":
@@ -90,9 +95,10 @@ def _parser() -> argparse.ArgumentParser:
                                  help="also these models that are not in use, or all of them")
         if name == "run":
             in_file = settings.SETTINGS["run"]
-            command.add_argument("--scheduler", choices=in_file["scheduler"].rule.choices)
+            command.add_argument("--scheduler", choices=in_file["scheduler"].rule.choices,
+                                 help="through luigid, or without it (default: [run] scheduler)")
             command.add_argument("--workers", type=settings.option(in_file["workers"].rule),
-                                 help="processes side by side")
+                                 help="processes side by side (default: [run] workers)")
     return parser
 
 
@@ -173,8 +179,10 @@ def _refuse_pause(port: int) -> None:
 
 
 def why_command(options: argparse.Namespace) -> int:
-    """``why``: the reasons, in the order in which the tasks would run."""
-    with _configured(options):
+    """``why``: the reasons, in the order in which the tasks would run. Writes nothing."""
+    from pipeline.artifacts import only_looking
+
+    with _configured(options), only_looking():
         from pipeline.tasks import reasons, report_of
 
         found = False

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from model.checkpoint import Checkpoint, read_checkpoint
-from model.files import UserError, digest_file, publish
+from model.files import BadInput, UserError, digest_file, publish
 from model.lineage import TrainingText
 from pipeline.artifacts import Artifact, by_age, differences, fingerprint, receipts
 from pipeline.corpus import sentences_also_in_training
@@ -140,8 +140,8 @@ def wanted_training(work: Path, ingredients: dict, settings: dict, splits: Split
         named = Path(warm_start).expanduser()
         refused = _refusal_of(_read(named), splits)
         if refused:
-            raise UserError(f"[training] warm_start = {warm_start}: the model must not be the "
-                            f"parent of this training: {refused}")
+            raise BadInput(f"[training] warm_start = {warm_start}: the model must not be the "
+                           f"parent of this training: {refused}")
     parent = digest_file(named) if named else None
 
     def may_begin_with(started_from: str | None) -> bool:
@@ -252,4 +252,4 @@ def _read(path: Path) -> Checkpoint:
     try:
         return read_checkpoint(path)
     except (UserError, OSError) as error:
-        raise UserError(f"[training] warm_start = {path}: {error}") from error
+        raise BadInput(f"[training] warm_start = {path}: {error}") from error

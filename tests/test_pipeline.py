@@ -16,9 +16,9 @@ import pytest
 from luigi.rpc import RemoteScheduler
 
 from model.vocabulary import read_vocabulary
-from pipeline import daemon
+from pipeline import daemon, tasks
 from pipeline.__main__ import _table, keep_interrupts
-from tests.jobs import REPOSITORY, Job, free_port, kill_group, results, write
+from tests.jobs import REPOSITORY, Job, free_port, kill_group, results, state, write
 
 
 @pytest.fixture(scope="module")
@@ -104,6 +104,23 @@ def test_why_names_what_differs_and_runs_nothing(finished):
     assert code == 0
     assert output.splitlines()[0] == "TrainModel: training: rate is 0.002, was 0.004"
     assert results(job.work) == before
+
+
+def test_what_only_looks_writes_nothing(job, tmp_path):
+    job.set("run", port=free_port())
+    for command in ("why", "status"):
+        assert job.run(command)[0] == 0
+        assert not job.work.exists()
+    job.build(tasks.SplitCorpus)
+    part, *_ = (job.work / "parts").iterdir()
+    (manifest,) = (job.work / "corpus").glob("*.json")
+    for path in (job.train, manifest, part):  # the same bytes, in other files
+        shutil.copyfile(path, tmp_path / "copy")
+        os.replace(tmp_path / "copy", path)
+    before = state(job.work)
+    for command in ("why", "status"):
+        assert job.run(command)[0] == 0
+        assert state(job.work) == before
 
 
 def test_report_makes_the_report_again_and_nothing_else(finished):
