@@ -106,6 +106,7 @@ def hostile(tmp_path):
 def run_whole(job, cache, settings, variables, mask=None):
     """A whole job as ``make run`` starts it, with the tests' compile cache; what it printed."""
     job.work.mkdir()
+    cache.mkdir(parents=True, exist_ok=True)
     (job.work / "theano").symlink_to(cache)
     done = subprocess.run(
         [sys.executable, "-E", "-m", "pipeline", "run", "--work", str(job.work),
