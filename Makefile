@@ -16,7 +16,7 @@ endif
 endif
 
 # Only what the command line says counts: clusters, for one, set WORK. A $ in a name is one.
-variables := CORPUS VALID TEST WORK PROFILE SCHEDULER WORKERS PYTHON
+variables := CORPUS VALID TEST WORK PROFILE SCHEDULER WORKERS PYTHON REMOVE MODELS
 given = $(if $(findstring command line,$(origin $1)),$(value $1))
 $(foreach name,$(variables),$(eval override $(name) := $$(call given,$(name))))
 override WORK := $(or $(WORK),data/work)
@@ -52,6 +52,7 @@ help: ## List the targets and the variables
 #:   PROFILE    named settings of the network and its training
 #:   SCHEDULER  daemon or local       WORKERS  processes side by side
 #:   PYTHON     Python 3.10, 3.11 or 3.12 (default: that of .venv, or the newest on the PATH)
+#:   REMOVE     yes: gc removes        MODELS   these models too, by name, or all
 #: They are read from the command line only, not from the environment.
 
 setup: ## Make or update the virtual environment .venv
@@ -73,8 +74,8 @@ status: environment ## Show what each task is doing
 report: setup ## Make the report again
 	@$(pipeline) report $(inputs)
 
-gc: environment ## List the artifacts that nothing refers to any more, then remove them
-	@$(pipeline) gc $(inputs)
+gc: environment ## List what nothing refers to any more, and the models not in use; REMOVE=yes removes
+	@$(pipeline) gc $(inputs) $(if $(filter yes,$(REMOVE)),--remove) $(if $(MODELS),--models $$MODELS)
 
 daemon: setup ## Start the Luigi daemon, on the loopback address
 	@$(pipeline) daemon --work "$$WORK"

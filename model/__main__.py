@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import fcntl
 import json
 import math
 import os
@@ -18,7 +17,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from tqdm import tqdm
 
-from model.files import DamagedFile, UserError, publish, to_json
+from model.files import DamagedFile, UserError, publish, to_json, try_lock, wait_for_lock
 from model.processes import end_with_parent
 from model.terminal import guard_output
 
@@ -325,11 +324,9 @@ def _only_one_in(folder: Path) -> Iterator[None]:
     """Hold the folder's lock; wait, and say so, while another process holds it."""
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / ".lock", "w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not try_lock(lock):
             print(f"another process is training in {folder}; waiting for it", file=sys.stderr)
-            fcntl.flock(lock, fcntl.LOCK_EX)
+            wait_for_lock(lock)
         yield
 
 

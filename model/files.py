@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import fcntl
 import hashlib
 import json
 import math
 import os
 import re
+import shlex
+import stat
+import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any, BinaryIO
 
 import h5py
 
@@ -56,7 +61,8 @@ def _finite(value: object) -> object:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-_TEMPORARY = re.compile(r"\..+\.(\d+)\.tmp$")
+# The project's name marks what may be swept: others name their temporary files alike.
+_TEMPORARY = re.compile(r"\..+\.(\d+)\.lstm-batch-pipeline\.tmp$")
 
 
 @contextlib.contextmanager
@@ -83,7 +89,7 @@ def publish(path: str | os.PathLike) -> Iterator[Path]:
         When the directory or the disk does not take the file.
     """
     path = Path(path)
-    temporary = path.parent / f".{path.name}.{os.getpid()}.tmp"
+    temporary = path.parent / f".{path.name}.{os.getpid()}.lstm-batch-pipeline.tmp"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
@@ -103,7 +109,7 @@ def publish(path: str | os.PathLike) -> Iterator[Path]:
 def sweep_temporaries(folder: str | os.PathLike) -> list[Path]:
     """Remove the temporary files that killed processes left anywhere below a folder.
 
-    Files of a process that is still alive stay.
+    Only those of `publish` are looked at, and files of a process that is still alive stay.
 
     Parameters
     ----------
@@ -116,13 +122,73 @@ def sweep_temporaries(folder: str | os.PathLike) -> list[Path]:
         What was removed.
     """
     removed = []
-    for temporary in Path(folder).rglob(".*.tmp"):
+    for temporary in Path(folder).rglob(".*.lstm-batch-pipeline.tmp"):
         match = _TEMPORARY.match(temporary.name)
         if match and not _is_alive(int(match.group(1))):
             with contextlib.suppress(OSError):
                 temporary.unlink()
                 removed.append(temporary)
     return removed
+
+
+_WITHOUT_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
+
+
+def try_lock(file: IO) -> bool:
+    """Take an exclusive lock on an open file; False when another process holds it.
+
+    Where the file system has no locks (some network file systems) a warning is printed, and it
+    goes on without.
+    """
+    return _lock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def wait_for_lock(file: IO) -> None:
+    """Take an exclusive lock on an open file, when another process gives it back at the latest."""
+    _lock(file, fcntl.LOCK_EX)
+
+
+def _lock(file: IO, operation: int) -> bool:
+    try:
+        fcntl.flock(file, operation)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        if error.errno not in _WITHOUT_LOCKS:
+            raise
+        print(f"warning: the file system of {file.name} has no locks ({error.strerror}): see to it "
+              "that no two runs are at work there", file=sys.stderr)
+    return True
+
+
+def check_owner(folder: str | os.PathLike) -> None:
+    """Refuse a folder in which others can put files under the names that the job will load.
+
+    Theano's compile cache holds pickles and libraries, and loading one can execute anything.
+
+    Parameters
+    ----------
+    folder : path
+        May be missing.
+
+    Raises
+    ------
+    UserError
+        When it belongs to neither this user nor root, or all may write to it and remove what is
+        not theirs.
+    """
+    try:
+        status = os.stat(folder)
+    except FileNotFoundError:
+        return
+    if status.st_uid not in (os.geteuid(), 0):
+        raise UserError(
+            f"the working folder {folder} belongs to another user ({status.st_uid}), who could put "
+            "programs in it that would run as you: choose a working folder of your own")
+    if status.st_mode & stat.S_IWOTH and not status.st_mode & stat.S_ISVTX:
+        raise UserError(
+            f"all users may write to the working folder {folder}, and could put programs in it "
+            f"that would run as you: chmod o-w {shlex.quote(str(folder))}")
 
 
 def _is_alive(process: int) -> bool:
@@ -194,7 +260,8 @@ def open_hdf5(path: str | os.PathLike) -> Iterator[h5py.File]:
         When there is no such file.
     """
     check_hdf5(path)
-    with h5py.File(path, "r") as file:
+    # Without HDF5's own locks, which not all file systems have: nobody writes to a sealed file.
+    with h5py.File(path, "r", locking=False) as file:
         yield file
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import fcntl
 import html
 import json
 import logging
@@ -14,10 +13,13 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from model.files import UserError, sweep_temporaries
 from model.terminal import guard_output
+
+if TYPE_CHECKING:
+    from pipeline.gc import Model
 
 # As often a run that has lost the daemon's ear makes itself heard again.
 _MOST_NEW_BEGINNINGS = 10
@@ -50,7 +52,7 @@ def _parser() -> argparse.ArgumentParser:
         ("run", run_command, "run the whole job; only what has changed is done again"),
         ("why", why_command, "say what a run would do again, and why"),
         ("report", report_command, "make the report again"),
-        ("gc", gc_command, "list the artifacts that nothing refers to any more; remove them"),
+        ("gc", gc_command, "list the artifacts that nothing refers to any more, or remove them"),
         ("status", status_command, "show what each task is doing"),
         ("daemon", daemon_command, "start the Luigi daemon"),
         ("stop", stop_command, "stop the Luigi daemon"),
@@ -63,6 +65,10 @@ def _parser() -> argparse.ArgumentParser:
             command.add_argument("--valid", help="sentences to validate with")
             command.add_argument("--test", help="sentences to test with")
             command.add_argument("--profile", help="named settings of network and training")
+        if name == "gc":
+            command.add_argument("--remove", action="store_true", help="remove what is listed")
+            command.add_argument("--models", nargs="+", default=[], metavar="NAME",
+                                 help="also these models that are not in use, or all of them")
         if name == "run":
             command.add_argument("--scheduler", choices=("daemon", "local"))
             command.add_argument("--workers", type=int, help="processes side by side")
@@ -85,6 +91,7 @@ def _use_profile(name: str) -> None:
 def run_command(options: argparse.Namespace) -> int:
     """``run``: through Luigi, with one clear line for each task that runs."""
     from pipeline import daemon, settings
+    from pipeline.working_folder import only_one_run, writing
 
     work = Path(settings.work_folder())
     scheduler = options.scheduler or settings.run().scheduler
@@ -92,11 +99,11 @@ def run_command(options: argparse.Namespace) -> int:
     if workers < 1:
         raise UserError(f"{workers} workers: there must be one at least")
     port = settings.run().port
-    with _only_one_run(work):
+    with only_one_run(work):
         keep_interrupts()
         for path in sweep_temporaries(work):
             print(f"removed {path}, left by a run that was killed", file=sys.stderr)
-        with _writing(work):
+        with writing(work):
             _log_to(work / "log" / "run.log")
         # Luigi's own lock is one for all working folders and users; ours is held already.
         arguments = ["WriteReport", "--working-folder", str(work), "--workers", str(workers),
@@ -183,9 +190,11 @@ def report_command(options: argparse.Namespace) -> int:
     with _configured(options):
         from pipeline import settings
         from pipeline.tasks import report_of
+        from pipeline.working_folder import only_one_run
 
         work = Path(settings.work_folder())
-        with _only_one_run(work):
+        _must_exist(work)
+        with only_one_run(work):
             root = report_of(work)
             if not root.requires().complete():
                 raise UserError("there is nothing to report yet: the last run is not complete for "
@@ -198,22 +207,50 @@ def report_command(options: argparse.Namespace) -> int:
 def gc_command(options: argparse.Namespace) -> int:
     """``gc``: only after a complete run, so that what is in use is known."""
     with _configured(options):
-        from pipeline import settings
-        from pipeline.gc import remove, unreferenced
+        from pipeline import gc, settings
         from pipeline.tasks import report_of
+        from pipeline.working_folder import only_one_run
 
         work = Path(settings.work_folder())
-        with _only_one_run(work):
+        _must_exist(work)
+        with only_one_run(work):
             root = report_of(work)
             if not root.complete():
                 raise UserError("the last run is not complete for this corpus and these "
                                 "settings, so what is still needed is unknown; run first")
-            paths = unreferenced(work, root)
-            for path, size in paths:
-                print(f"{size:>14,}  {path}")
-            remove(path for path, _ in paths)
-            print(f"removed {len(paths)} files, {sum(size for _, size in paths):,} bytes")
+            used, found = gc.in_use(root), gc.models(work)
+            named = gc.named_models(found, options.models, used)
+            paths = [*gc.unneeded_files(work, root),
+                     *(path for model in named for path in model.files)]
+            size = sum(path.stat().st_size for path in paths)
+            for path in paths:
+                print(f"{path.stat().st_size:>14,}  {path}")
+            if options.remove:
+                gc.remove(paths)
+                print(f"removed {len(paths)} files, {size:,} bytes")
+            else:
+                print(f"{len(paths)} files, {size:,} bytes, are needed no more; they are removed "
+                      "by: make gc REMOVE=yes (gc --remove)")
+            kept = [model for model in found if model not in named and model.folder != used]
+            if kept:
+                print("models that this corpus and these settings do not use, kept until they are "
+                      "named: MODELS=NAME or MODELS=all (--models)")
+            for model in kept:
+                print(_model_line(model))
     return 0
+
+
+def _model_line(model: Model) -> str:
+    """A model that could be removed: bytes, name, when it was finished, and its size."""
+    size = sum(path.stat().st_size for path in model.files)
+    when = "training not ended" if model.receipt is None else time.strftime(
+        "%Y-%m-%d %H:%M", time.localtime(model.receipt["finished"]))
+    return f"{size:>14,}  {model.folder.name}  {when}, {model.network.get('num_units')} units"
+
+
+def _must_exist(work: Path) -> None:
+    if not work.is_dir():
+        raise UserError(f"there is no working folder {work}; run first")
 
 
 def status_command(options: argparse.Namespace) -> int:
@@ -260,9 +297,11 @@ def _last_line(error: str) -> str:
 def daemon_command(options: argparse.Namespace) -> int:
     """``daemon``: start it."""
     from pipeline import daemon, settings
+    from pipeline.working_folder import claim
 
-    port = settings.run().port
-    started = daemon.start(Path(settings.work_folder()), port)
+    work, port = Path(settings.work_folder()), settings.run().port
+    claim(work)
+    started = daemon.start(work, port)
     print(f"luigid {'listens' if started else 'was listening already'} at {daemon.url(port)}")
     return 0
 
@@ -306,35 +345,6 @@ def keep_interrupts() -> None:
 
     signal.signal(signal.SIGALRM, signal.default_int_handler)
     sys.unraisablehook = again
-
-
-@contextlib.contextmanager
-def _only_one_run(work: Path) -> Iterator[None]:
-    """Hold the working folder's lock; wait, and say so, while another run holds it."""
-    with _writing(work):
-        work.mkdir(parents=True, exist_ok=True)
-        lock = open(work / ".lock", "a+")  # noqa: SIM115
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            lock.seek(0)
-            print(f"another run (process {lock.read().strip()}) is at work in {work}; waiting "
-                  "until it ends", file=sys.stderr)
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        with _writing(work):
-            lock.truncate(0)
-            lock.write(f"{os.getpid()}\n")
-            lock.flush()
-        yield
-
-
-@contextlib.contextmanager
-def _writing(work: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise UserError(f"cannot write in the working folder {work}: {error}") from error
 
 
 class _Brief(logging.Formatter):

@@ -10,6 +10,7 @@ receipt only makes the same file again.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import os
@@ -47,10 +48,14 @@ def digest_file(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _identity(path: Path) -> list[int]:
-    """What changes when a file is written again: size, modification time in ns, inode."""
+def _identity(path: str | Path) -> list[int]:
+    """What changes when a file is written again, even where its size and its time are set back.
+
+    Size, modification time in ns, inode, device, and the time of the last change in ns, which the
+    system alone sets.
+    """
     status = os.stat(path)
-    return [status.st_size, status.st_mtime_ns, status.st_ino]
+    return [status.st_size, status.st_mtime_ns, status.st_ino, status.st_dev, status.st_ctime_ns]
 
 
 class DigestCache:
@@ -137,11 +142,32 @@ class Artifact:
     path: Path
     ingredients: dict
 
+    @classmethod
+    def of_receipt(cls, work: Path, receipt: dict) -> Artifact | None:
+        """The artifact that a receipt tells of; None where the job has none of such a name.
+
+        Parameters
+        ----------
+        work : path
+            Working folder.
+        receipt : dict
+            From `receipts`.
+        """
+        path = Path(receipt["path"])
+        artifact = cls(work, receipt["stage"], receipt["name"], work / path,
+                       receipt["ingredients"])
+        ours = artifact.fingerprint in (path.stem, path.parent.name) or path.parts[0] == "report"
+        return artifact if ours and not path.is_absolute() and ".." not in path.parts else None
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """Of the ingredients."""
+        return fingerprint(self.ingredients)
+
     @property
     def receipt_path(self) -> Path:
         """Where the receipt lies."""
-        return (self.work / "receipts" / self.stage / self.name
-                / f"{fingerprint(self.ingredients)}.json")
+        return self.work / "receipts" / self.stage / self.name / f"{self.fingerprint}.json"
 
     def is_whole(self) -> bool:
         """Whether the file is there, and is what its receipt says."""
@@ -155,7 +181,7 @@ class Artifact:
         others = [r for r in receipts(self.work, self.stage, self.name)]
         if not others:
             return "it was never made"
-        newest = max(others, key=lambda receipt: receipt["finished"])
+        newest = max(others, key=by_age)
         return "; ".join(differences(newest["ingredients"], self.ingredients))
 
     def record(self, seconds: float, **notes: object) -> None:
@@ -173,6 +199,9 @@ class Artifact:
             "ingredients": self.ingredients, "sha256": digest_file(self.path),
             "identity": _identity(self.path), "seconds": round(seconds, 3),
             "finished": time.time(), "notes": notes,
+            # The clock may have been wrong, or will be.
+            "sequence": 1 + max((by_age(other)[0] for other in receipts(
+                self.work, self.stage, self.name)), default=0),
         }
         self._publish(receipt)
 
@@ -226,6 +255,14 @@ def receipts(work: Path, stage: str = "*", name: str = "*") -> Iterator[dict]:
         receipt = _read_receipt(path)
         if receipt is not None:
             yield receipt
+
+
+def by_age(receipt: dict) -> tuple[int, float]:
+    """A key that sorts receipts of one stage and name, the newest last.
+
+    By their own count; those from before there was one by the clock.
+    """
+    return receipt.get("sequence", 0), receipt["finished"]
 
 
 def _read_receipt(path: Path) -> dict | None:

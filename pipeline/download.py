@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import email.message
 import email.utils
-import fcntl
 import fnmatch
 import gzip
 import hashlib
@@ -29,7 +28,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from model.files import UserError, publish
+from model.files import UserError, publish, try_lock
 from model.text_files import read_text
 
 logger = logging.getLogger(__name__)
@@ -162,7 +161,8 @@ class _Part:
     def __enter__(self) -> _Part:
         self._file: BinaryIO = open(self.path, "ab")
         try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if not try_lock(self._file):
+                raise BlockingIOError
             # Whoever held the lock until now may have moved the file away after it was opened here.
             if not os.path.samestat(os.fstat(self._file.fileno()), os.stat(self.path)):
                 raise FileNotFoundError

@@ -1,22 +1,59 @@
-"""Old artifacts: those that nothing of the present corpus and settings refers to."""
+"""Old artifacts: those that nothing of the present corpus and settings refers to.
+
+Only what a receipt names, or what proves by its own content that the job made it, is ever listed:
+the user may keep files of any name in the working folder.
+"""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable
+import json
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import luigi
 
-from pipeline.artifacts import Artifact
-from pipeline.tasks import SplitCorpus, Stage, all_needs
+from model.files import UserError
+from pipeline.artifacts import Artifact, by_age, receipts
+from pipeline.corpus import part_digest
+from pipeline.tasks import SplitCorpus, Stage, TrainModel, all_needs
 
-# Folders of the working folder that hold artifacts; all else is left alone.
-_FOLDERS = ("download", "corpus", "parts", "tokens", "vocabulary", "shards", "models", "receipts")
+_FINGERPRINT = re.compile(r"[0-9a-f]{24}")
+_OF_A_MODEL = ("model.h5", "best.h5", "last.h5", "best.damaged", "last.damaged", "log.jsonl",
+               "job.json", "training.json", "evaluate.json", ".lock")
 
 
-def unreferenced(work: Path, root: luigi.Task) -> list[tuple[Path, int]]:
-    """The files of artifacts that a complete root task does not need.
+@dataclass(frozen=True)
+class Model:
+    """A model, or a training that was stopped.
+
+    Parameters
+    ----------
+    folder : path
+        Where its files lie; its name is the model's fingerprint.
+    network : dict
+        The settings of its network.
+    receipt : dict or None
+        None for a training that has not ended.
+    receipt_path : path or None
+    """
+
+    folder: Path
+    network: dict
+    receipt: dict | None = None
+    receipt_path: Path | None = None
+
+    @property
+    def files(self) -> list[Path]:
+        """What there is of it, in the order in which it is to be removed."""
+        files = [self.folder / name for name in _OF_A_MODEL]
+        return [path for path in (*files, self.receipt_path) if path and path.is_file()]
+
+
+def unneeded_files(work: Path, root: luigi.Task) -> list[Path]:
+    """The files of artifacts, but of no models, that a complete root task does not need.
 
     Parameters
     ----------
@@ -27,22 +64,108 @@ def unreferenced(work: Path, root: luigi.Task) -> list[tuple[Path, int]]:
 
     Returns
     -------
-    list of (path, size in bytes)
+    list of path
+        In the order in which they are to be removed: a receipt after what it names.
     """
     needed: set[Path] = set()
     for task in all_needs(root):
         artifact = task.artifact() if isinstance(task, Stage) else None
-        if isinstance(artifact, Artifact):
+        if artifact is not None:
             needed |= {artifact.path, artifact.receipt_path}
-            if artifact.stage == "models":
-                needed |= set(artifact.path.parent.iterdir())
         if isinstance(task, SplitCorpus):
-            needed.add(task.set_aside_file(task.artifact()))
+            needed.add(task.set_aside_file(artifact))
             needed |= {task.part_file(part["digest"])
                        for parts in task.manifest().content["sides"].values() for part in parts}
-    files = (path for folder in _FOLDERS for path in (work / folder).rglob("*"))
-    return [(path, path.stat().st_size) for path in sorted(files)
-            if path.is_file() and path not in needed]
+    files = []
+    for receipt in sorted(receipts(work), key=by_age):
+        artifact = Artifact.of_receipt(work, receipt)
+        if artifact is None or artifact.stage == "models" or artifact.receipt_path in needed:
+            continue
+        made = [artifact.path]
+        if artifact.stage == "corpus":
+            made.append(SplitCorpus.set_aside_beside(artifact.path))
+        files += [path for path in made if path.is_file() and path not in needed]
+        files.append(artifact.receipt_path)
+    # No receipt names the parts that a run left which did not come to its end; but the name of a
+    # part is the digest of its text.
+    files += [path for path in sorted((work / "parts").glob("*.txt"))
+              if path not in needed and part_digest(path.read_bytes()) == path.stem]
+    return files
+
+
+def models(work: Path) -> list[Model]:
+    """All models in a working folder: trainings that were stopped, then what is finished by age."""
+    finished = []
+    for receipt in sorted(receipts(work, "models"), key=by_age):
+        artifact = Artifact.of_receipt(work, receipt)
+        if artifact is not None:
+            network = artifact.ingredients.get("network", {})
+            finished.append(Model(artifact.path.parent, network, receipt, artifact.receipt_path))
+    known = {model.folder for model in finished}
+    return [*_stopped_trainings(work, known), *finished]
+
+
+def _stopped_trainings(work: Path, known: set[Path]) -> Iterator[Model]:
+    for folder in sorted((work / "models").glob("*")):
+        if folder in known or not _FINGERPRINT.fullmatch(folder.name):
+            continue
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            job = json.loads((folder / "job.json").read_text())
+            if Path(job["folder"]).name == folder.name:
+                yield Model(folder, dict(job["network"]))
+
+
+def in_use(root: luigi.Task) -> Path:
+    """The folder of the model that belongs to the present corpus and settings."""
+    model, = (task for task in all_needs(root) if isinstance(task, TrainModel))
+    return model.training().artifact.path.parent
+
+
+def named_models(found: list[Model], names: list[str], used: Path) -> list[Model]:
+    """The models that a user has named by their folders; ``all`` for all but the one in use.
+
+    Raises
+    ------
+    UserError
+        When there is no such model, or it is the one in use.
+    """
+    others = {model.folder.name: model for model in found if model.folder != used}
+    if "all" in names:
+        return list(others.values())
+    for name in names:
+        if name == used.name:
+            raise UserError(f"the model {name} is in use: it belongs to this corpus and these "
+                            "settings")
+        if name not in others:
+            raise UserError(f"there is no model {name}; gc without names lists them")
+    return [others[name] for name in dict.fromkeys(names)]
+
+
+def surplus_models(found: list[Model], keep: int, used: Path) -> list[Model]:
+    """The oldest finished models where there are more than are to be kept.
+
+    Never the one in use, nor the newest, nor one that these were started from.
+
+    Parameters
+    ----------
+    found : list of Model
+        From `models`.
+    keep : int
+        How many to keep; 0 for all.
+    used : path
+        From `in_use`.
+    """
+    finished = [model for model in found if model.receipt]
+    kept = [model for model in finished if model.folder == used or model is finished[-1]]
+    kept += [model for model in finished if any(_is_parent(model, child) for child in kept)]
+    others = [model for model in finished if model not in kept]
+    return others[:max(0, len(finished) - keep)] if keep else []
+
+
+def _is_parent(model: Model, child: Model) -> bool:
+    if model.receipt is None or child.receipt is None:
+        return False
+    return child.receipt["ingredients"].get("started_from") == model.receipt["sha256"]
 
 
 def remove(paths: Iterable[Path]) -> None:

@@ -18,7 +18,7 @@ from pathlib import Path
 from model.checkpoint import Checkpoint, read_checkpoint
 from model.files import UserError, publish
 from model.lineage import TrainingText
-from pipeline.artifacts import Artifact, differences, digest_file, fingerprint, receipts
+from pipeline.artifacts import Artifact, by_age, differences, digest_file, fingerprint, receipts
 from pipeline.corpus import sentences_also_in_training
 
 _SENTENCE_DIGEST_BYTES = 16
@@ -169,9 +169,8 @@ def _new(work: Path, ingredients: dict, started_from: str | None, previous: Path
 def _finished(work: Path) -> Iterator[tuple[Training, dict | None]]:
     """Trainings whose model is whole, and the held-out texts that they began with."""
     for receipt in _newest_first(work):
-        artifact = Artifact(work, "models", "model", work / receipt["path"],
-                            receipt["ingredients"])
-        if artifact.is_whole():
+        artifact = Artifact.of_receipt(work, receipt)
+        if artifact and artifact.is_whole():
             yield Training(artifact), receipt["notes"].get("held_out")
 
 
@@ -192,7 +191,7 @@ def _begun(work: Path) -> Iterator[tuple[Training, dict | None]]:
 
 
 def _newest_first(work: Path) -> list[dict]:
-    return sorted(receipts(work, "models"), key=lambda receipt: receipt["finished"], reverse=True)
+    return sorted(receipts(work, "models"), key=by_age, reverse=True)
 
 
 def _may_still_be(training: Training, splits: Splits) -> bool:
@@ -213,8 +212,9 @@ def _with_chosen_parent(work: Path, ingredients: dict, settings: dict,
     """A new training with the newest parent that may be one, or from the start."""
     reason = None
     for receipt in _newest_first(work):
-        artifact = Artifact(work, "models", "model", work / receipt["path"],
-                            receipt["ingredients"])
+        artifact = Artifact.of_receipt(work, receipt)
+        if artifact is None:
+            continue
         refused = _refusal(artifact, receipt["notes"].get("settings"), settings, splits)
         if refused is None:
             return _new(work, ingredients, receipt["sha256"], artifact.path)

@@ -39,6 +39,7 @@ from pipeline.artifacts import (
     DIGEST_DIGITS,
     Artifact,
     DigestCache,
+    by_age,
     digest_file,
     fingerprint,
     receipts,
@@ -443,8 +444,13 @@ class SplitCorpus(Stage):
 
     def set_aside_file(self, artifact: Artifact | None) -> Path:
         """Where bad lines are set aside, if there are any."""
-        name = "unknown" if artifact is None else artifact.path.stem
-        return self.folder / "corpus" / f"{name}.set_aside.tsv"
+        manifest = self.folder / "corpus" / "unknown.json" if artifact is None else artifact.path
+        return self.set_aside_beside(manifest)
+
+    @staticmethod
+    def set_aside_beside(manifest: Path) -> Path:
+        """Where the bad lines lie of the corpus that a manifest describes."""
+        return manifest.with_suffix(".set_aside.tsv")
 
     def part_file(self, digest: str) -> Path:
         """Where a part's text lies."""
@@ -466,7 +472,7 @@ class SplitCorpus(Stage):
 
 def _newest(work: Path, stage: str, fits: Callable[[dict], bool]) -> Path | None:
     """The artifact of a stage that was finished last, is whole, and whose ingredients fit."""
-    for receipt in sorted(receipts(work, stage), key=lambda r: r["finished"], reverse=True):
+    for receipt in sorted(receipts(work, stage), key=by_age, reverse=True):
         artifact = Artifact(work, stage, receipt["name"], work / receipt["path"],
                             receipt["ingredients"])
         if fits(artifact.ingredients) and artifact.is_whole():

@@ -1,12 +1,14 @@
 """Fingerprints, receipts, cached digests, and the reasons that come of them."""
 
 import hashlib
+import json
 import os
 
 import pytest
 
 from model.files import UserError
-from pipeline.artifacts import Artifact, DigestCache, fingerprint
+from pipeline import artifacts
+from pipeline.artifacts import Artifact, DigestCache, by_age, fingerprint, receipts
 
 
 def artifact(work, **ingredients):
@@ -62,21 +64,52 @@ def test_a_damaged_receipt_only_makes_the_artifact_again(tmp_path):
     assert not one.is_whole()
 
 
-def test_digests_are_cached_by_what_the_file_system_says(tmp_path):
+def test_digests_are_cached_by_what_the_file_system_says(tmp_path, monkeypatch):
     file, cache = tmp_path / "corpus.txt", tmp_path / "digests.json"
     file.write_text("one")
-    os.utime(file, (1, 1))
+    monkeypatch.setattr(artifacts, "_SETTLED_NANOSECONDS", 0)
     want = hashlib.sha256(b"one").hexdigest()
     assert DigestCache(cache).digest(file) == want
-    # The same size, time and inode with other bytes: only a reader would notice, and none reads.
+    with monkeypatch.context() as unread:
+        unread.setattr(artifacts, "digest_file", None)
+        assert DigestCache(cache).digest(file) == want
+    # The same size, time and inode with other bytes, as `touch -r` and `rsync --inplace -t` do.
+    times = file.stat().st_atime_ns, file.stat().st_mtime_ns
     with open(file, "r+") as handle:
         handle.write("two")
-    os.utime(file, (1, 1))
-    assert DigestCache(cache).digest(file) == want
-    os.utime(file, (2, 2))
+    os.utime(file, ns=times)
     assert DigestCache(cache).digest(file) == hashlib.sha256(b"two").hexdigest()
     cache.write_text("rubbish")
     assert DigestCache(cache).digest(file) == hashlib.sha256(b"two").hexdigest()
+
+
+def test_an_artifact_that_was_written_over_is_seen_whatever_its_time(tmp_path):
+    one = artifact(tmp_path, size=1)
+    make(one)
+    times = one.path.stat().st_atime_ns, one.path.stat().st_mtime_ns
+    with open(one.path, "r+") as handle:
+        handle.write("x")
+    os.utime(one.path, ns=times)
+    assert not one.is_whole()
+
+
+def test_receipts_of_before_device_and_change_time_count(tmp_path):
+    one = artifact(tmp_path, size=1)
+    make(one)
+    receipt = one.receipt()
+    one.receipt_path.write_text(json.dumps({**receipt, "identity": receipt["identity"][:3]}))
+    assert one.is_whole()
+    assert one.receipt() == receipt
+
+
+def test_receipts_are_ordered_whatever_the_clock_says(tmp_path, monkeypatch):
+    monkeypatch.setattr("time.time", lambda: 2e9)
+    make(artifact(tmp_path, size=1))
+    monkeypatch.undo()
+    make(artifact(tmp_path, size=2))
+    newest = max(receipts(tmp_path, "stage"), key=by_age)
+    assert newest["ingredients"] == {"size": 2}
+    assert artifact(tmp_path, size=3).reason() == "size is 3, was 2"
 
 
 def test_a_file_that_changed_since_it_was_looked_at_is_an_error(tmp_path):

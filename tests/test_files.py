@@ -1,5 +1,7 @@
 """Publishing is atomic, and a sealed file tells of any byte that differs."""
 
+import errno
+import fcntl
 import os
 import subprocess
 import sys
@@ -15,6 +17,7 @@ from model.files import (
     open_hdf5,
     publish,
     sweep_temporaries,
+    try_lock,
     write_hdf5,
 )
 
@@ -47,16 +50,30 @@ def test_a_failed_write_is_an_error_that_names_the_file(tmp_path):
 
 
 def test_only_the_temporary_files_of_dead_processes_are_swept(tmp_path):
-    child = subprocess.Popen([sys.executable, "-c", ""])
+    child = subprocess.Popen([sys.executable, "-c", (
+        "import os, sys; from model.files import publish\n"
+        "with publish(sys.argv[1]) as temporary: temporary.touch(); os._exit(0)")]
+        + [str(tmp_path / "a" / "x")])
     child.wait()
-    dead = tmp_path / "a" / f".x.{child.pid}.tmp"
-    alive = tmp_path / f".x.{os.getppid()}.tmp"
-    other = tmp_path / "notes.tmp"
-    for path in (dead, alive, other):
-        path.parent.mkdir(exist_ok=True)
+    dead, = (tmp_path / "a").iterdir()
+    assert str(child.pid) in dead.name
+    alive = tmp_path / dead.name.replace(str(child.pid), str(os.getppid()))
+    # Other programs name their temporary files alike.
+    others = [tmp_path / "notes.tmp", tmp_path / f".x.{child.pid}.tmp"]
+    for path in (alive, *others):
         path.write_text("")
     assert sweep_temporaries(tmp_path) == [dead]
-    assert not dead.exists() and alive.exists() and other.exists()
+    assert not dead.exists() and all(path.exists() for path in (alive, *others))
+
+
+def test_without_locks_it_goes_on_with_a_warning(tmp_path, monkeypatch, capsys):
+    def no_locks(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    with open(tmp_path / "lock", "w") as file:
+        assert try_lock(file)
+    assert "has no locks" in capsys.readouterr().err
 
 
 def test_the_same_content_gives_the_same_bytes(tmp_path):

@@ -14,8 +14,7 @@ from unittest import mock
 import pytest
 
 from model.files import DamagedFile, UserError
-from pipeline import corpus, tasks
-from pipeline.gc import remove, unreferenced
+from pipeline import corpus, gc, tasks
 from tests.jobs import Job, pretend, reset_settings, results, sentences, write
 
 
@@ -510,19 +509,15 @@ def test_why_tells_what_comes_first_and_runs_nothing(job):
     assert made["BuildVocabulary"] == "training parts: 1 new, 1 gone"
 
 
-def test_gc_removes_what_nothing_refers_to_and_only_that(job):
+def test_gc_lists_what_nothing_refers_to_and_only_that(job):
     job.build(ROOT)
-    root = job.root(ROOT)
-    assert unreferenced(job.work, root) == []
+    assert gc.unneeded_files(job.work, job.root(ROOT)) == []
     old = results(job.work)
     job.lines[300] += " another another another another another another"
     write(job.train, job.lines)
     job.build(ROOT)
-    keeper = job.work / "log"
-    keeper.mkdir()
-    (keeper / "mine.txt").write_text("not the job's")
     now = results(job.work)
-    listed = unreferenced(job.work, job.root(ROOT))
+    listed = gc.unneeded_files(job.work, job.root(ROOT))
     # What was there before and is no part of a job that knows only the present corpus.
     fresh, job.work = job.work, job.folder / "fresh"
     job.set("training", warm_start="false")
@@ -531,15 +526,104 @@ def test_gc_removes_what_nothing_refers_to_and_only_that(job):
     job.work = fresh
     job.set("training", warm_start="true")
     data = ("corpus/", "parts/", "tokens/", "vocabulary/", "shards/")
-    removed = {str(path.relative_to(job.work)) for path, _ in listed}
+    removed = {str(path.relative_to(job.work)) for path in listed}
     assert {name for name in removed if name.startswith(data)} == {
         name for name in {**old, **now} if name.startswith(data)} - set(needed)
-    assert all(size == path.stat().st_size for path, size in listed)
-    remove(path for path, _ in listed)
-    assert not any(path.exists() for path, _ in listed)
-    assert (keeper / "mine.txt").exists()
+    assert not any(name.startswith("models/") for name in removed)
+    gc.remove(listed)
+    assert not any(path.exists() for path in listed)
     assert job.build(ROOT) == {} and job.why(ROOT) == {}
-    assert unreferenced(job.work, job.root(ROOT)) == []
+    assert gc.unneeded_files(job.work, job.root(ROOT)) == []
+
+
+def test_gc_leaves_what_the_user_keeps_in_the_working_folder(job):
+    work = job.work
+    mine = [work / name for name in (
+        "corpus/train.txt", "corpus/notes.json", "parts/0123456789abcdef.txt", "tokens/a.h5",
+        "shards/old.h5", "vocabulary/words.tsv", "models/resnet.pt", "models/old/kenlm.arpa",
+        f"models/{'a' * 24}/model.h5", "download/page.html", "receipts/2026/june/shop.json",
+        "receipts/shop.txt")]
+    for path in mine:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("{}")
+    # The corpus lies there, too.
+    write(work / "corpus" / "train.txt", job.lines)
+    job.set("corpus", path=work / "corpus" / "train.txt")
+    job.build(ROOT)
+    beside = next((work / "models").glob("*/model.h5")).with_name("notes.txt")
+    beside.write_text("of the user")
+    job.lines[300] += " another"
+    write(work / "corpus" / "train.txt", job.lines)
+    job.build(ROOT)
+    root, found = job.root(ROOT), gc.models(work)
+    removed = gc.unneeded_files(work, root)
+    assert {path.parent.name for path in removed} >= {"corpus", "parts", "tokens", "shards"}
+    gc.remove(removed)
+    gc.remove(path for model in gc.named_models(found, ["all"], gc.in_use(root))
+              for path in model.files)
+    assert os.listdir(beside.parent) == [beside.name]
+    assert all(path.exists() for path in (*mine, beside))
+    assert job.build(ROOT) == {}
+
+
+def test_a_receipt_that_names_another_file_removes_nothing(job):
+    job.build()
+    outside = job.folder / "mine.txt"
+    outside.write_text("mine")
+    receipt = next((job.work / "receipts" / "tokens").glob("*/*.json"))
+    content = json.loads(receipt.read_text())
+    for number, path in enumerate(("../mine.txt", str(outside), "corpus/mine.txt")):
+        forged = {**content, "name": str(number), "path": path}
+        folder = receipt.parent.with_name(str(number))
+        folder.mkdir()
+        (folder / receipt.name).write_text(json.dumps(forged))
+    assert gc.unneeded_files(job.work, job.root(tasks.EncodeCorpus)) == []
+
+
+def test_models_are_removed_only_by_name(job):
+    folders = []
+    for units in (4, 5, 6):
+        job.set("network", num_units=units)
+        job.build(ROOT)
+        folders.append(gc.in_use(job.root(ROOT)))
+    # A training that was stopped has no receipt yet.
+    job.set("network", num_units=7)
+    job.build(tasks.EncodeCorpus)
+    stopped = job.root(tasks.TrainModel).artifact().path.parent
+    stopped.mkdir()
+    (stopped / "job.json").write_text(json.dumps({"folder": str(stopped), "network": {}}))
+    (stopped / "last.h5").write_text("")
+    found = gc.models(job.work)
+    assert [model.folder for model in found] == [stopped, *folders]
+    used = folders[2]
+    first, = gc.named_models(found, [folders[0].name], used)
+    gc.remove(first.files)
+    assert [path.exists() for path in (*folders, stopped)] == [False, True, True, True]
+    assert {model.folder for model in gc.named_models(found, ["all"], used)} == {
+        stopped, *folders[:2]}
+    with pytest.raises(UserError, match="in use"):
+        gc.named_models(found, [used.name], used)
+    with pytest.raises(UserError, match="there is no model abc"):
+        gc.named_models(found, ["abc"], used)
+
+
+def test_surplus_models_are_the_oldest_but_not_what_the_newest_came_from(tmp_path):
+    def model(number, parent=None):
+        return gc.Model(tmp_path / str(number), {}, {
+            "sha256": f"digest {number}", "ingredients": {"started_from": parent}})
+
+    found = [gc.Model(tmp_path / "stopped", {}), model(1), model(2), model(3, "digest 2"),
+             model(4, "digest 1"), model(5, "digest 3")]
+
+    def surplus(keep, used):
+        return [int(one.folder.name) for one in gc.surplus_models(
+            found, keep, tmp_path / str(used))]
+
+    assert surplus(0, 5) == []
+    assert surplus(3, 5) == [1, 2]
+    assert surplus(1, 5) == [1, 2, 4]
+    assert surplus(1, 4) == [2]  # 4 is in use, 1 its parent; 5 is the newest, 3 its parent
+    assert surplus(5, 5) == []
 
 
 @pytest.mark.parametrize("change, message", [

@@ -12,6 +12,7 @@ import pytest
 
 from model.files import UserError
 from pipeline import tasks
+from pipeline.artifacts import fingerprint
 from tests.jobs import Job, pretend, reset_settings, sentences, write
 
 ROOT = tasks.EvaluatePerplexity
@@ -213,6 +214,10 @@ def test_a_model_of_an_older_version_is_no_parent(job, said):
     content = json.loads(receipt.read_text())
     content["notes"] = {"previous": None}
     content["ingredients"] = {"format": 2, "warm_start": True}
-    receipt.write_text(json.dumps(content))
+    name = fingerprint(content["ingredients"])
+    first.rename(first.with_name(name))
+    content["path"] = f"models/{name}/model.h5"
+    receipt.unlink()
+    receipt.with_name(f"{name}.json").write_text(json.dumps(content))
     edit(job, "word05 word06 word07")
     assert night(job)[1] is None and "older version" in said()[-1]

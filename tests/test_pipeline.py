@@ -120,17 +120,30 @@ def test_report_and_gc_want_a_complete_run(job):
     for command in ("report", "gc"):
         code, output = job.run(command)
         assert code == 1 and "run first" in output and "Traceback" not in output
+        assert not job.work.exists()
 
 
-def test_gc_lists_and_removes_what_nothing_needs(finished):
-    job, _ = finished
+def test_gc_lists_and_removes_when_told_so(finished, tmp_path):
+    original, _ = finished
+    job = Job(tmp_path / "job", train=200)
+    shutil.copytree(original.work, job.work)
+    job.set("network", num_units=5)
+    job.run_local()
     before = results(job.work)
-    old = job.work / "shards" / "old.h5"
-    old.write_bytes(b"12345")
     code, output = job.run("gc")
     assert code == 0
-    assert output.splitlines() == [f"{5:>14,}  {old}", "removed 1 files, 5 bytes"]
-    assert results(job.work) == before
+    *listed, total, _, model = output.splitlines()
+    assert any("receipts/evaluation/" in line for line in listed)
+    assert not any("models/" in line for line in listed)
+    assert total.startswith(f"{len(listed)} files") and "REMOVE=yes" in total
+    name = model.split()[1]
+    assert "4 units" in model and results(job.work) == before
+    code, output = job.run("gc", "--remove", "--models", name)
+    assert code == 0 and output.splitlines()[-1].startswith("removed ")
+    assert not (job.work / "models" / name).exists()
+    assert job.run("why") == (0, "nothing has changed: a run would do nothing\n")
+    code, output = job.run("gc", "--remove", "--models", name)
+    assert code == 1 and output.count("\n") == 1 and f"there is no model {name}" in output
 
 
 def test_the_tasks_can_be_run_by_luigi_itself(finished):
