@@ -550,6 +550,8 @@ def test_known_parts_make_no_difference(
             return str(error).replace(f"/{name}/", "/NAME/")
         for entry in manifest["files"]:
             entry["path"] = entry["path"].replace(f"/{name}/", "/NAME/")
+        manifest["remarks"] = [remark.replace(f"/{name}/", "/NAME/")
+                               for remark in manifest["remarks"]]
         return manifest, table.exists() and table.read_text().replace(f"/{name}/", "/NAME/")
 
     others_given = write_others(folder, "1\t" if form == "leipzig" else "")
