@@ -248,6 +248,26 @@ def check_owner(folder: str | os.PathLike) -> None:
             f"that would run as you: chmod o-w {shlex.quote(str(folder))}")
 
 
+def check_programs(folder: str | os.PathLike) -> None:
+    """Refuse a folder that the system loads no programs from: Theano's are compiled into it.
+
+    Parameters
+    ----------
+    folder : path
+        May be missing: then the folder that it would be made in counts.
+
+    Raises
+    ------
+    UserError
+        When the file system is mounted with the option noexec.
+    """
+    folder = Path(folder).absolute()
+    there = next(path for path in (folder, *folder.parents) if path.exists())
+    if os.statvfs(there).f_flag & os.ST_NOEXEC:
+        raise UserError(f"the file system of {folder} is mounted with noexec, and Theano compiles "
+                        "programs into it: choose a working folder elsewhere")
+
+
 def _is_alive(process: int) -> bool:
     try:
         os.kill(process, 0)
