@@ -98,3 +98,24 @@ def test_headers_are_compiled_once_and_a_damaged_result_does_no_harm(tmp_path):
         shutil.rmtree(folder)
     assert run(code, env=environment).splitlines()[-1] == want
     assert not compiled.exists()  # GCC had tried to read it
+
+
+# The disk is full while Theano itself is compiled, a module is linked, a key is written.
+@pytest.mark.parametrize("size", [4, 60, 160, 240, 500])
+def test_a_full_disk_while_compiling_is_one_clear_error(full_disk, size):
+    folder = full_disk(size)
+    code = ("from model.files import UserError\n"
+            "try:\n"
+            " from model import engine\n"
+            " import theano, theano.tensor as T\n"
+            " x, y = T.matrices(2)\n"
+            " for n in range(4):\n"
+            "  theano.function([x, y], T.tanh(x * n + T.exp(y)) + T.dot(x, y).sum())\n"
+            "except UserError as error: print(error)")
+    environment = {**os.environ, "PIPELINE_WORK": str(folder / "work"), "THEANO_FLAGS": ""}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True,
+                          text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("Theano cannot compile the network: ")
+    assert "No space left on device" in done.stdout and str(folder) in done.stdout
+    assert done.stdout.count("\n") == 1 and "Traceback" not in done.stderr
