@@ -234,8 +234,8 @@ def swap(root: Path, folder: Path) -> None:
         link.rename(root / ".venvs" / f"earlier-{os.getpid()}")
     new = root / f".venv.{os.getpid()}"
     new.unlink(missing_ok=True)
-    new.symlink_to(Path(".venvs") / folder.name)
-    new.replace(link)
+    os.symlink(Path(".venvs") / folder.name, new)
+    os.replace(new, link)
 
 
 def remove_unused(root: Path, keep: set[Path]) -> None:

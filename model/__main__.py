@@ -234,7 +234,7 @@ def evaluate_command(options: argparse.Namespace) -> None:
 
 def score_command(options: argparse.Namespace) -> None:
     """``score``: a row for each line of the text, in its order, and one for the total."""
-    from model.evaluation import Totals
+    from model.evaluation import Totals, headline
     from model.inference import load_network
     from model.scoring import figures, score_lines, word_totals
     from model.training import compile_log_probabilities
@@ -255,6 +255,9 @@ def score_command(options: argparse.Namespace) -> None:
             write(score.line, words, figures(score.totals, options.base))
             total += score.totals
         write("total", [] if options.words else None, figures(total, options.base))
+        if total.out_of_vocabulary and headline(checkpoint.vocabulary) != "perplexity":
+            print("<unk> never occurred in the model's training: only perplexity_without_unk means "
+                  "something", file=sys.stderr)
 
 
 def _write_table(line: int | str, words: list[dict] | None, sums: dict) -> None:

@@ -46,7 +46,7 @@ class Rule:
             return "true or false"
         if self.kind is str:
             return self.described or " or ".join(
-                [", ".join(self.choices[:-1]), self.choices[-1]] if self.choices else ["text"])
+                [", ".join(self.choices[:-1]), self.choices[-1]] if self.choices else ["any text"])
         name = "a whole number" if self.kind is int else "a number"
         if self.at_least > -math.inf and self.at_most < math.inf:
             return f"{name} from {self.at_least:,} to {self.at_most:,}"

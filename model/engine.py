@@ -32,7 +32,7 @@ from pathlib import Path
 
 from model import environment
 from model.blas import load_openblas
-from model.files import UserError, publish
+from model.files import UserError, check_owner, check_programs, publish
 
 # Scalar aliases that numpy 1.24 removed; Theano 1.0.5 and Lasagne 0.1 use them.
 _NUMPY_ALIASES = {"bool": bool, "int": int, "float": float, "object": object,
@@ -116,11 +116,22 @@ def _blas_flags() -> str | None:
 
 
 def _configure() -> None:
-    work = Path(environment.work_folder()).resolve()
+    cache = Path(environment.work_folder()).resolve() / "theano"
+    check_programs(cache)
+    try:
+        check_owner(cache)
+        cache.mkdir(parents=True, exist_ok=True)
+        writable = os.access(cache, os.W_OK)
+    except OSError:
+        writable = False
+    if not writable:
+        raise UserError(f"Theano compiles the network into {cache}, where you may not write: name "
+                        "a working folder of your own, with PIPELINE_WORK=FOLDER before the "
+                        "command")
     flags = {
         "device": "cpu",
         "floatX": "float32",
-        "base_compiledir": str(work / "theano"),
+        "base_compiledir": str(cache),
     }
     blas = _blas_flags()
     if blas is not None:

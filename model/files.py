@@ -22,12 +22,6 @@ from typing import IO, Any, BinaryIO
 import h5py
 
 
-def printable(text: str) -> str:
-    r"""A text, such as a file's name, on one line and in valid Unicode: all else as in ``\n``."""
-    return "".join(character if character.isprintable() else ascii(character)[1:-1]
-                   for character in text)
-
-
 class UserError(Exception):
     """A failure explained to the person who runs the job; shown without a traceback."""
 
@@ -235,6 +229,26 @@ def check_owner(folder: str | os.PathLike) -> None:
         raise UserError(
             f"all users may write to the working folder {folder}, and could put programs in it "
             f"that would run as you: chmod o-w {shlex.quote(str(folder))}")
+
+
+def check_programs(folder: str | os.PathLike) -> None:
+    """Refuse a folder that the system loads no programs from: Theano's are compiled into it.
+
+    Parameters
+    ----------
+    folder : path
+        May be missing: then the folder that it would be made in counts.
+
+    Raises
+    ------
+    UserError
+        When the file system is mounted with the option noexec.
+    """
+    folder = Path(folder).absolute()
+    there = next(path for path in (folder, *folder.parents) if path.exists())
+    if os.statvfs(there).f_flag & os.ST_NOEXEC:
+        raise UserError(f"the file system of {folder} is mounted with noexec, and Theano compiles "
+                        "programs into it: choose a working folder elsewhere")
 
 
 def _is_alive(process: int) -> bool:

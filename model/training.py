@@ -21,7 +21,7 @@ import theano.tensor as T
 from model.batches import epoch_windows
 from model.checkpoint import Checkpoint, publish_model, read_checkpoint, write_checkpoint
 from model.configuration import NetworkConfig, TrainingConfig
-from model.evaluation import evaluate
+from model.evaluation import evaluate, headline
 from model.files import (
     BadInput,
     DamagedFile,
@@ -136,7 +136,7 @@ class Position:
     stalled_at : float or None
         The share of the training that was done when its patience ended.
     best_perplexity : float or None
-        Of the validations so far.
+        Of the validations so far: without `<unk>` where training holds none, see `headline`.
     validated_at : int or None
         The update of the last validation.
     finished : str or None
@@ -396,7 +396,8 @@ def train(job: TrainingJob, *, should_stop: Callable[[], bool] = lambda: False,
             return trainer.log_probabilities(inputs, targets)
 
         on_progress(min(1.0, share()), "validating")
-        perplexity = evaluate(score, valid_set, job.vocabulary).totals.figures()["perplexity"]
+        totals = evaluate(score, valid_set, job.vocabulary).totals
+        perplexity = totals.figures()[headline(job.vocabulary)]
         if not math.isfinite(perplexity):
             raise diverged("the perplexity of the validation is not finite")
         position.validated_at = position.updates

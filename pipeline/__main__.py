@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from model import environment
-from model.files import UserError, sweep_temporaries
+from model.files import BadInput, UserError, sweep_temporaries
 from model.terminal import guard_output
 from pipeline import settings
 from pipeline.exit_codes import ExitCode
@@ -40,7 +40,7 @@ def main(arguments: list[str] | None = None) -> int:
         return options.function(options)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
-        return ExitCode.NOT_BEGUN
+        return ExitCode.BAD_INPUT if isinstance(error, BadInput) else ExitCode.NOT_BEGUN
     except KeyboardInterrupt:
         print("interrupted; the next run goes on", file=sys.stderr)
         return ExitCode.INTERRUPTED
@@ -58,13 +58,15 @@ def _enter_checkout(options: argparse.Namespace) -> None:
     if Path.cwd() != environment.CHECKOUT:
         for side in ("corpus", "valid", "test"):
             name = names.get(side)
-            if name and not name.startswith(("http://", "https://")):
+            if name and "://" not in name:
                 names[side] = os.path.abspath(os.path.expanduser(name))
         os.chdir(environment.CHECKOUT)
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m pipeline", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m pipeline", description="Commands on the job. An option goes before what "
+        "luigi.cfg says; docs/nightly.md lists the exit codes.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for name, function, text in (
         ("run", run_command, "run the whole job; only what has changed is done again"),
@@ -75,13 +77,16 @@ def _parser() -> argparse.ArgumentParser:
         ("daemon", daemon_command, "start the Luigi daemon"),
         ("stop", stop_command, "stop the Luigi daemon"),
     ):
-        command = commands.add_parser(name, help=text)
+        command = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
         command.set_defaults(function=function)
         command.add_argument("--work", help="working folder (default: data/work)")
         if name in ("run", "why", "report", "gc"):
-            command.add_argument("--corpus", help="sentences to train on: file, folder or glob")
-            command.add_argument("--valid", help="sentences to validate with")
-            command.add_argument("--test", help="sentences to test with")
+            command.add_argument(
+                "--corpus", help="sentences to train on: file, folder, glob or the address of a "
+                                 ".tar.gz (default: [corpus] path)")
+            command.add_argument(
+                "--valid", help="sentences to validate with (default: [corpus] valid)")
+            command.add_argument("--test", help="sentences to test with (default: [corpus] test)")
             command.add_argument("--profile", choices=settings.profiles(),
                                  help="named settings of network and training")
         if name == "gc":
@@ -90,9 +95,10 @@ def _parser() -> argparse.ArgumentParser:
                                  help="also these models that are not in use, or all of them")
         if name == "run":
             in_file = settings.SETTINGS["run"]
-            command.add_argument("--scheduler", choices=in_file["scheduler"].rule.choices)
+            command.add_argument("--scheduler", choices=in_file["scheduler"].rule.choices,
+                                 help="through luigid, or without it (default: [run] scheduler)")
             command.add_argument("--workers", type=settings.option(in_file["workers"].rule),
-                                 help="processes side by side")
+                                 help="processes side by side (default: [run] workers)")
     return parser
 
 
@@ -114,7 +120,7 @@ def run_command(options: argparse.Namespace) -> int:
             _log_to(work / "log" / "run.log")
         # Luigi's own lock is one for all working folders and users; ours is held already.
         arguments = ["WriteReport", "--working-folder", str(work), "--workers", str(workers),
-                     "--no-lock", *_corpus_flags(options)]
+                     "--no-lock", *_corpus_flags(options), *_exit_code_flags()]
         if scheduler == "local":
             arguments += ["--local-scheduler"]
         else:
@@ -125,7 +131,7 @@ def run_command(options: argparse.Namespace) -> int:
             _refuse_pause(port)
         code = _luigi(arguments)
         for _ in range(_MOST_NEW_BEGINNINGS):
-            if scheduler == "local" or code not in _without_a_task():
+            if scheduler == "local" or code not in (ExitCode.ALREADY_RUNNING, ExitCode.NOT_RUN):
                 break
             _refuse_pause(port)
             print("the daemon gives this run no more tasks: it has taken it for dead, as after a "
@@ -161,13 +167,6 @@ def _luigi(arguments: list[str]) -> int:
     return 0
 
 
-def _without_a_task() -> tuple[int, int]:
-    """The exit codes of a run that the daemon gave no more tasks."""
-    from luigi.retcodes import retcode
-
-    return retcode().already_running, retcode().not_run
-
-
 def _refuse_pause(port: int) -> None:
     """Raises UserError while the daemon gives out no tasks because somebody told it so."""
     from pipeline import daemon
@@ -180,8 +179,10 @@ def _refuse_pause(port: int) -> None:
 
 
 def why_command(options: argparse.Namespace) -> int:
-    """``why``: the reasons, in the order in which the tasks would run."""
-    with _configured(options):
+    """``why``: the reasons, in the order in which the tasks would run. Writes nothing."""
+    from pipeline.artifacts import only_looking
+
+    with _configured(options), only_looking():
         from pipeline.tasks import reasons, report_of
 
         found = False
@@ -326,6 +327,14 @@ def _corpus_flags(options: argparse.Namespace) -> list[str]:
     flags = (("--corpus-path", options.corpus), ("--corpus-valid", options.valid),
              ("--corpus-test", options.test))
     return [text for flag, value in flags if value for text in (flag, value)]
+
+
+def _exit_code_flags() -> list[str]:
+    """Luigi is to end with our codes whatever a file says: with its own, 0 where all has failed."""
+    from luigi.retcodes import retcode
+
+    return [text for name, _ in retcode.get_params()
+            for text in (f"--retcode-{name.replace('_', '-')}", f"{ExitCode[name.upper()]:d}")]
 
 
 @contextlib.contextmanager

@@ -11,6 +11,7 @@ receipt only makes the same file again.
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import functools
 import hashlib
 import json
@@ -35,6 +36,19 @@ _PHRASES = 5
 
 _RECEIPT_KEYS = {"stage", "name", "path", "ingredients", "sha256", "identity", "seconds",
                  "finished", "notes"}
+
+
+_ONLY_LOOKING = contextvars.ContextVar("only looking", default=False)
+
+
+@contextlib.contextmanager
+def only_looking() -> Iterator[None]:
+    """Write nothing of what is found out meanwhile, though it would save time later."""
+    token = _ONLY_LOOKING.set(True)
+    try:
+        yield
+    finally:
+        _ONLY_LOOKING.reset(token)
 
 
 def fingerprint(ingredients: dict) -> str:
@@ -89,7 +103,7 @@ class DigestCache:
 
         Where there is no working folder yet, or it cannot be written to, that only costs time.
         """
-        if self._changed and self._path.parent.is_dir():
+        if self._changed and self._path.parent.is_dir() and not _ONLY_LOOKING.get():
             self._changed = False
             with contextlib.suppress(UserError), publish(self._path) as temporary:
                 temporary.write_text(json.dumps(self._kept))
@@ -219,8 +233,9 @@ class Artifact:
                 digest = digest_file(self.path)
                 if digest != receipt["sha256"]:
                     return self._why_other_bytes(digest)
-                with contextlib.suppress(UserError):  # it only saves time
-                    self._publish({**receipt, "identity": identity})
+                if not _ONLY_LOOKING.get():
+                    with contextlib.suppress(UserError):  # it only saves time
+                        self._publish({**receipt, "identity": identity})
         except FileNotFoundError:
             return f"{self.path} is gone"
         return None

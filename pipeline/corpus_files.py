@@ -8,7 +8,7 @@ import os
 import re
 import urllib.parse
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -235,7 +235,7 @@ def find_corpus(
     found = _look(patterns, working_folder)
     by_identity: dict[Identity, tuple[str, Path]] = {}
     for side, path, identity in found:
-        _claim(by_identity, identity, side, path, "are one file")
+        claim(by_identity, identity, side, path, "are one file")
     files = []
     by_digest: dict[str, tuple[str, Path]] = {}
     for side, path, identity in found:
@@ -244,7 +244,7 @@ def find_corpus(
         except OSError as error:
             raise UserError(f"cannot read {path}: {error}.") from error
         if identity.size:
-            _claim(by_digest, files[-1].digest, side, path, "have the same content")
+            claim(by_digest, files[-1].digest, side, path, "have the same content")
     return Corpus(patterns, files, working_folder)
 
 
@@ -264,8 +264,29 @@ def _look(
     return [(side, path, identity) for (side, identity), path in found.items()]
 
 
-def _claim(owners: dict, key: object, side: str, path: Path, fault: str) -> None:
-    """Note whose side it is that something is on, or refuse it where it is on another already."""
+def claim(owners: dict, key: Hashable, side: str, path: Path, fault: str) -> Path:
+    """Note that what a key stands for is on a side.
+
+    Parameters
+    ----------
+    owners : dict
+        What was noted before.
+    key : hashable
+    side : str
+    path : pathlib.Path
+    fault : str
+        What two files have in common where their keys are equal.
+
+    Returns
+    -------
+    pathlib.Path
+        Of the file with this key that was noted first.
+
+    Raises
+    ------
+    UserError
+        When that is on another side.
+    """
     owner, other = owners.setdefault(key, (side, path))
     if owner != side:
         what = f"{path} is" if other == path else f"{other} and {path} {fault}, and are"
@@ -274,3 +295,4 @@ def _claim(owners: dict, key: object, side: str, path: Path, fault: str) -> None
             "text that the model has seen says nothing. Give each files of its own (CORPUS, "
             "VALID, TEST); without VALID or TEST sentences are drawn for it."
         )
+    return other

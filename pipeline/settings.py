@@ -53,8 +53,10 @@ luigi.interface.core.ignore_unconsumed.add("rpc_retry_wait")
 
 DEFAULT_CORPUS = "data/kjv.txt"
 
+_Check = Callable[[str], object]  # raises ValueError for a text that makes no sense
+
 # What Luigi reads and does not declare as it does its other settings; *: any name.
-_UNDECLARED: dict[str, dict[str, Callable[[str], object]]] = {
+_UNDECLARED: dict[str, dict[str, _Check]] = {
     "core": {"autoload_range": Rule(bool).parse, "no_configure_logging": Rule(bool).parse,
              "rpc_connect_timeout": float, "rpc_retry_attempts": int, "rpc_retry_wait": int,
              "rpc_log_retries": Rule(bool).parse},
@@ -102,8 +104,9 @@ class _Parameter(luigi.Parameter[Any]):
     """A setting as Luigi sees it: in its configuration, and as an option of its command."""
 
     def __init__(self, section: str, name: str, setting: Setting):
+        description = f"{setting.reason} ({setting.rule})"
         # argparse, which shows the description, takes % for its own.
-        super().__init__(default=setting.default, description=setting.reason.replace("%", "%%"))
+        super().__init__(default=setting.default, description=description.replace("%", "%%"))
         self._place, self._rule = f"[{section}] {name}", setting.rule
 
     def parse(self, text: str) -> Any:
@@ -365,6 +368,9 @@ def _read(profile: str | None, faults: list[str]) -> list[_Line]:
     lines = []
     for path, names in files.items():
         try:
+            if not path.is_file():  # a pipe would be empty when it is read again
+                faults.append(f"{names}{path}: there is no such file")
+                continue
             for line in _lines(path, faults):
                 if fault := _fault(line):
                     faults.append(f"{line.place}: {fault}")
@@ -391,7 +397,7 @@ def _lines(path: Path, faults: list[str]) -> Iterator[_Line]:
         line, place = line.strip(), f"{path}, line {number}"
         if not line or line[0] in "#;":
             continue
-        if header := re.fullmatch(r"\[([^][]+)\]\s*([#;].*)?", line):
+        if header := re.fullmatch(r"\[([^\[\]]+)\]\s*([#;].*)?", line):
             section = header[1].strip()
             if section not in known:
                 faults.append(f"{place}: there is no section [{section}]"
@@ -414,12 +420,9 @@ def _lines(path: Path, faults: list[str]) -> Iterator[_Line]:
                               f"line {first}")
 
 
-_Check = Callable[[str], object]
-
-
 @functools.cache
 def _known() -> dict[str, dict[str, _Check]]:
-    """For each section that there is, and each name, what raises ValueError for a wrong text."""
+    """The checks of all settings that there are, by section and name."""
     known: dict[str, dict[str, _Check]] = {
         section: {name: setting.rule.parse for name, setting in settings.items()}
         for section, settings in SETTINGS.items()}
@@ -445,11 +448,12 @@ def _fault(line: _Line) -> str | None:
         return f"there is no setting {setting}" + _meant(line.name, checks)
     if re.search(r"\s[#;]", line.text):
         return (f"{setting}: a comment has a line of its own (a value that holds a space and # or "
-                "; can come from a variable of the environment, as ${NAME})")
+                "; can come from a variable of the environment, as ${PIPELINE_NAME})")
     try:
-        text = _INTERPOLATION.before_get(None, line.section, line.name, line.text, {})
+        text = _value(line)
     except configparser.InterpolationError:
-        return f"{setting} = {line.text}: the environment has no such variable"
+        return (f"{setting} = {line.text}: the environment has no such variable (only those whose "
+                "names begin with PIPELINE_ reach the job)")
     ours = SETTINGS.get(line.section, {}).get(line.name)
     try:
         check(text)
@@ -460,12 +464,17 @@ def _fault(line: _Line) -> str | None:
     return None
 
 
+def _value(line: _Line) -> str:
+    """The text with the variables of the environment in place of their names."""
+    return _INTERPOLATION.before_get(None, line.section, line.name, line.text, {})
+
+
 def _faults_together(lines: Iterable[_Line]) -> Iterator[str]:
     """What is wrong only with several settings together."""
     shares = {name: SETTINGS["corpus"][name].default for name in ("valid_share", "test_share")}
     for line in lines:
         if line.section == "corpus" and line.name in shares:
-            shares[line.name], place = float(line.text), line.place
+            shares[line.name], place = float(_value(line)), line.place
     if (total := sum(map(float, shares.values()))) >= 1:
         yield (f"{place}: [corpus] valid_share + test_share = {total:g}: it must be below 1, to "
                "leave text for the training")
@@ -477,7 +486,7 @@ def _meant(name: str, names: Iterable[str], form: str = "{}") -> str:
     return f"; did you mean {form.format(close[0])}?" if close else ""
 
 
-# Of the two kinds that Luigi knows, ${NAME} alone: a % stands for itself.
+# Of the two kinds that Luigi knows, ${PIPELINE_NAME} alone: a % stands for itself.
 _INTERPOLATION = EnvironmentInterpolation()
 
 

@@ -237,7 +237,8 @@ _failures = mmap.mmap(-1, 2)
 
 
 @Shown.event_handler(luigi.Event.FAILURE)
-def _note_failure(_: Shown, error: BaseException) -> None:
+@Shown.event_handler(luigi.Event.PROCESS_FAILURE)
+def _note_failure(_: Shown, error: BaseException | str) -> None:
     _failures[isinstance(error, BadInput)] = 1
 
 
@@ -319,8 +320,8 @@ class DownloadCorpus(Stage):
             raise
         if len(found) > 1:
             fetched.unlink()
-            raise UserError(f"{self.url} holds {len(found)} files of sentences, "
-                            f"{found[0].name} and others; name one that holds one")
+            raise BadInput(f"{self.url} holds {len(found)} files of sentences, "
+                           f"{found[0].name} and others; name one that holds one")
         os.replace(found[0], artifact.path)
         fetched.unlink()
 
@@ -457,6 +458,12 @@ class SplitCorpus(Stage):
             progress=_throttled(lambda done: self.say("reading the corpus", done / total)),
             **self.reading(),
         )
+        counts = manifest["counts"]
+        if counts["set_aside"]:
+            manifest["remarks"].append(f"{counts['set_aside']:,} of {counts['lines']:,} lines were "
+                                       f"set aside: {self.set_aside_file(artifact)}")
+        for remark in manifest["remarks"]:
+            logger.warning("%s: %s", self.task_family, remark)
         with publish(artifact.path) as temporary:
             temporary.write_text(json.dumps(manifest, indent=1))
         seconds = time.monotonic() - started
@@ -685,7 +692,7 @@ def _read_vocabulary(path: Path) -> Vocabulary:
 def _existing(name: str) -> Path:
     path = Path(name).expanduser()
     if not path.is_file():
-        raise UserError(f"[vocabulary] word_list = {name}: there is no such file")
+        raise BadInput(f"[vocabulary] word_list = {name}: there is no such file")
     return path
 
 

@@ -240,6 +240,12 @@ def results(work):
     return found
 
 
+def state(folder):
+    """What a reader of the folder can see of its files."""
+    return {path: (path.stat().st_mtime_ns, path.stat().st_ino, path.stat().st_size)
+            for path in folder.rglob("*") if path.is_file()}
+
+
 def free_port():
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

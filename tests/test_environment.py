@@ -71,8 +71,8 @@ def hostile(tmp_path):
         "PATH": os.environ["PATH"], "HOME": str(home), "XDG_CONFIG_HOME": str(home / ".config"),
         "TMPDIR": nothing, "LANG": "C", "LC_ALL": "C", "LANGUAGE": "de", "TERM": "dumb",
         # Python
-        "PYTHONPATH": str(shadows), "PYTHONUSERBASE": str(home / ".local"), "PYTHONOPTIMIZE": "2",
-        "PYTHONHASHSEED": "7", "PYTHONWARNINGS": "error", "PYTHONUTF8": "0",
+        "PYTHONPATH": str(shadows), "PYTHONHOME": nothing, "PYTHONUSERBASE": str(home / ".local"),
+        "PYTHONOPTIMIZE": "2", "PYTHONHASHSEED": "7", "PYTHONWARNINGS": "error", "PYTHONUTF8": "0",
         "PYTHONCOERCECLOCALE": "0", "PYTHONIOENCODING": "ascii:strict", "PYTHONINSPECT": "1",
         "PYTHONSTARTUP": str(home / ".pythonrc"), "PYTHONDEVMODE": "1", "PYTHONSAFEPATH": "",
         "PYTHONDONTWRITEBYTECODE": "1", "PYTHONPYCACHEPREFIX": nothing, "PYTHONPROFILEIMPORTTIME":
@@ -106,6 +106,7 @@ def hostile(tmp_path):
 def run_whole(job, cache, settings, variables, mask=None):
     """A whole job as ``make run`` starts it, with the tests' compile cache; what it printed."""
     job.work.mkdir()
+    cache.mkdir(parents=True, exist_ok=True)
     (job.work / "theano").symlink_to(cache)
     done = subprocess.run(
         [sys.executable, "-E", "-m", "pipeline", "run", "--work", str(job.work),

@@ -15,7 +15,6 @@ from model.files import (
     UserError,
     check_hdf5,
     open_hdf5,
-    printable,
     publish,
     sweep_temporaries,
     try_lock,
@@ -115,9 +114,3 @@ def test_a_file_of_another_kind_is_refused(tmp_path):
         pass
     with pytest.raises(FileNotFoundError), open_hdf5(tmp_path / "missing.h5"):
         pass
-
-
-def test_names_are_printed_on_one_line_whatever_they_are():
-    assert printable("café 東京 a\\b") == "café 東京 a\\b"
-    odd = "a\tb\n\r\x1b[31m\u202e\udcff"
-    assert printable(odd) == r"a\tb\n\r\x1b[31m\u202e\udcff"

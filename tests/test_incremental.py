@@ -16,7 +16,7 @@ import pytest
 from model.files import DamagedFile, UserError
 from pipeline import artifacts, corpus, gc, tasks
 from pipeline.artifacts import fingerprint
-from tests.jobs import Job, pretend, reset_settings, results, sentences, write
+from tests.jobs import Job, pretend, reset_settings, results, sentences, state, write
 
 
 @pytest.fixture
@@ -105,12 +105,6 @@ def tokenized(made):
 
 def encoded(made):
     return [title for title in made if title.startswith("EncodePart")]
-
-
-def state(folder):
-    """What a reader of the folder can see of its files."""
-    return {path: (path.stat().st_mtime_ns, path.stat().st_ino, path.stat().st_size)
-            for path in folder.rglob("*") if path.is_file()}
 
 
 def anew(job, tmp_path):

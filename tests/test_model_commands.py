@@ -1,5 +1,6 @@
 """score, sample and info, as people call them."""
 
+import dataclasses
 import gzip
 import json
 import math
@@ -19,6 +20,7 @@ from model.evaluation import evaluate
 from model.inference import load_network, read_model
 from model.shards import ShardReader, write_shard
 from model.training import compile_log_probabilities
+from model.vocabulary import Vocabulary
 from pipeline.corpus import split_corpus
 from pipeline.corpus_files import find_corpus
 from pipeline.tokens import write_tokens
@@ -140,6 +142,18 @@ def test_scores_do_not_depend_on_what_else_is_scored(capsys, made, tmp_path, mon
         (alone,), _ = score(capsys, made, tmp_path / "one")
         for other in (alone, block):
             assert other["log_probability"] == pytest.approx(line["log_probability"], rel=1e-6)
+
+
+def test_a_model_whose_training_had_no_unknown_word_says_so(capsys, made, tmp_path):
+    checkpoint = read_model(made["model"])
+    words, counts = checkpoint.vocabulary.words, list(checkpoint.vocabulary.counts)
+    counts[checkpoint.vocabulary.unknown] = 0
+    write_checkpoint(tmp_path / "model.h5", dataclasses.replace(
+        checkpoint, vocabulary=Vocabulary(words, tuple(counts))))
+    (tmp_path / "known.txt").write_text("the lamp\n")
+    for text, said in ((made["text"], True), (tmp_path / "known.txt", False)):
+        code, _, error = call(capsys, "score", text, "--model", tmp_path / "model.h5")
+        assert (code, "only perplexity_without_unk means something" in error) == (0, said)
 
 
 def test_base_10_and_the_table(capsys, made):

@@ -69,6 +69,7 @@ def make_sources(tmp_path, make_shards):
         digest = "0123456789abcdef" * 4
         return Sources(
             manifest={"sides": {"train": part, "valid": part, "test": part}, "counts": counts,
+                      "remarks": ["<i>.txt repeats the text of another"],
                       "files": [{"side": "train", "path": "<i>.txt", "sentences": 8,
                                  "bytes": 500}]},
             vocabulary=vocabulary, types_counts=count_types([read_types(folder / "tokens0.h5")]),
@@ -134,7 +135,8 @@ def test_the_report_says_all_and_needs_no_network(tmp_path, make_sources):
     assert not re.search(r"url\((?!#)|@import|<script|<link[^>]*stylesheet", page.source)
     for text in ("words in the sentence", "training tokens covered (%)", "tokens per second",
                  "learning rate", "rate halved", "time (minutes)", "(an empty sentence)",
-                 "Sentences that also occur in training 2 (25"):
+                 "Sentences that also occur in training 2 (25",
+                 "<i>.txt repeats the text of another."):
         assert text in page.words()
 
 

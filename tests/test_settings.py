@@ -87,7 +87,7 @@ def test_luigi_has_every_setting_with_its_reason_as_an_option():
     for section, described in settings.SETTINGS.items():
         for name, setting in described.items():
             assert f"--{section}-{name}".replace("_", "-") in shown
-            assert " ".join(setting.reason.split()[:3]) in shown
+            assert " ".join(setting.reason.split()[:3]) in shown and f"({setting.rule})" in shown
 
 
 @pytest.mark.parametrize("profile", settings.profiles())
@@ -152,8 +152,8 @@ def test_all_faults_of_all_files_are_told_at_once_with_their_places(file, monkey
      "[training] seed stands there a second time, first on line 2"),
     ("[training]\nseed = 1  # any", 2, "[training] seed: a comment has a line of its own"),
     ("[corpus]\npath = a.txt ; mine", 2, "[corpus] path: a comment has a line of its own"),
-    ("[smtp]\npassword = ${NO_SUCH_NAME}", 2, "[smtp] password = ${NO_SUCH_NAME}: the environment "
-                                              "has no such variable"),
+    ("[smtp]\npassword = ${PIPELINE_NONE}", 2, "[smtp] password = ${PIPELINE_NONE}: the "
+                                               "environment has no such variable"),
     ("[worker]\nwait_interval = foo", 2, "[worker] wait_interval = foo: could not convert"),
     ("[worker]\nkeep_alife = true", 2, "there is no setting [worker] keep_alife; did you mean "
                                        "keep_alive?"),
@@ -174,15 +174,18 @@ def test_what_is_wrong_is_one_line_with_its_place(file, content, line, message):
     ("[corpus]\r\npath = a b#c;d\r\n", "corpus", "path", "a b#c;d"),
     ("  [corpus]  # mine\n   path: a\n   valid: b\n; none\n", "corpus", "path", "a"),
     ("[corpus]\nvalid-share = 0.2", "corpus", "valid_share", 0.2),
-    ("[corpus]\npath = ${FOR_THIS_TEST}/x", "corpus", "path", "of # it/x"),
+    ("[corpus]\npath = ${PIPELINE_TEST}/x", "corpus", "path", "of # it/x"),
+    ("[corpus]\ntest_share = 0.${PIPELINE_TENTHS}", "corpus", "test_share", 0.7),
 ])
 def test_what_is_right_is_read(file, monkeypatch, content, section, name, value):
-    monkeypatch.setenv("FOR_THIS_TEST", "of # it")
+    monkeypatch.setenv("PIPELINE_TEST", "of # it")
+    monkeypatch.setenv("PIPELINE_TENTHS", "7")
     file(content)
     settings.load()
     assert settings.values(getattr(settings, section))[name] == value
 
 
+@pytest.mark.filterwarnings("ignore:The use of the configuration .core. error-email")
 def test_luigi_s_own_settings_are_in_force(file):
     file("[smtp]\npassword = 100%\n[resources]\ngpu = 1\n[core]\nerror-email = a@example.org\n")
     settings.load()
@@ -202,11 +205,13 @@ def test_what_was_in_force_before_is_forgotten(file, monkeypatch):
     assert settings.values(settings.network)["num_units"] == 256
 
 
-@pytest.mark.parametrize("named", ["nowhere.cfg", "."])
-def test_luigi_config_path_names_a_file(monkeypatch, named):
+@pytest.mark.parametrize("named", ["nowhere.cfg", ".", "pipe"])
+def test_luigi_config_path_names_a_file(monkeypatch, tmp_path, named):
+    os.mkfifo(tmp_path / "pipe")
+    monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("LUIGI_CONFIG_PATH", named)
-    (fault,) = faults()
-    assert fault.startswith(f"LUIGI_CONFIG_PATH names {Path(named).absolute()}: ")
+    assert faults() == [
+        f"LUIGI_CONFIG_PATH names {Path(named).absolute()}: there is no such file"]
 
 
 def command(*arguments, **environment):
