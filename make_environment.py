@@ -166,7 +166,7 @@ def check_machine() -> None:
             "Theano compiles against Python.h.")
     try:
         subprocess.run(["g++", "-fsyntax-only", "-x", "c++", "-"], input=b"#include <vector>\n",
-                       check=True, capture_output=True)
+                       check=True, capture_output=True, env=_variables())
     except (OSError, subprocess.CalledProcessError):
         missing["g++"] = "there is no working C++ compiler (g++): Theano compiles the network " \
                          "with it."
@@ -194,9 +194,8 @@ def build(root: Path, folder: Path, extras: list[str]) -> None:
                 end = log.read_text(errors="replace").splitlines()[-40:]
                 raise SetUpError("\n  ".join([f"{command[1:4]} failed. The end of {log}:", *end]))
 
-        variables = {name: os.environ[name] for name in _VARIABLES if name in os.environ}
         home = folder / "home"
-        variables |= {"LC_ALL": "C.UTF-8", "HOME": str(home)}
+        variables = {**_variables(), "HOME": str(home)}
         home.mkdir()
         run(os.path.realpath(sys.executable), "-I", "-m", "venv", folder, **variables)
         # Theano and Lasagne are built from source by the setuptools of the environment itself,
@@ -235,8 +234,8 @@ def swap(root: Path, folder: Path) -> None:
         link.rename(root / ".venvs" / f"earlier-{os.getpid()}")
     new = root / f".venv.{os.getpid()}"
     new.unlink(missing_ok=True)
-    new.symlink_to(Path(".venvs") / folder.name)
-    new.replace(link)
+    os.symlink(Path(".venvs") / folder.name, new)
+    os.replace(new, link)
 
 
 def remove_unused(root: Path, keep: set[Path]) -> None:
@@ -302,6 +301,11 @@ def _extras_there(root: Path, extras: list[str]) -> list[str]:
 
 def _constraints(root: Path) -> Path:
     return root / "constraints" / "python{}.{}.txt".format(*sys.version_info)
+
+
+def _variables() -> dict[str, str]:
+    found = {name: os.environ[name] for name in _VARIABLES if name in os.environ}
+    return {**found, "LC_ALL": "C.UTF-8"}
 
 
 def _pip_settings(python: Path) -> dict[str, str]:

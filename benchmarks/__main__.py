@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from model import environment  # isort: skip
+
+if __name__ == "__main__":
+    environment.isolate("benchmarks")
+
 import argparse
 import json
 import os
@@ -29,10 +34,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--quick", action="store_true",
                         help="tiny sizes, in a folder of their own: to see that it works")
     parser.add_argument("--only", choices=SECTIONS, help="measure one section")
-    parser.add_argument("--corpus", type=Path, default=os.environ.get("CORPUS") or None,
-                        help="text to prepare (default: the variable CORPUS, or a synthetic one)")
+    parser.add_argument("--corpus", type=Path,
+                        help="text to prepare (default: a synthetic one)")
     options = parser.parse_args(arguments)
-    folder = Path(os.environ.get("PIPELINE_WORK", "data/work")).resolve() / "bench"
+    folder = Path(environment.work_folder()) / "bench"
     if options.quick:
         folder /= "quick"
     try:

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import TracebackType
 
 from benchmarks.extent import THREADS, Shape
+from model import environment
 from model.files import UserError
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -90,13 +91,12 @@ def left_out() -> dict[str, str]:
 
 
 def _environment(compile_cache: Path | None) -> dict[str, str]:
-    work = Path(os.environ.get("PIPELINE_WORK", "data/work")).resolve()
     ignored = left_out()
-    environment = {name: value for name, value in os.environ.items() if name not in ignored}
-    environment["PIPELINE_WORK"] = str(work)
+    variables = {name: value for name, value in os.environ.items() if name not in ignored}
+    variables |= {"PIPELINE_WORK": environment.work_folder(), "PIPELINE_ENVIRONMENT": "keep"}
     for library in ("OMP", "OPENBLAS", "MKL"):
-        environment[f"{library}_NUM_THREADS"] = str(THREADS)
+        variables[f"{library}_NUM_THREADS"] = str(THREADS)
     if compile_cache is not None:
         flags = [os.environ.get("THEANO_FLAGS", ""), f"base_compiledir={compile_cache}"]
-        environment["THEANO_FLAGS"] = ",".join(filter(None, flags))
-    return environment
+        variables["THEANO_FLAGS"] = ",".join(filter(None, flags))
+    return variables

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from model import environment  # isort: skip
+
+if __name__ == "__main__":
+    environment.isolate("model")
+
 import argparse
 import contextlib
 import json
@@ -17,9 +22,18 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from tqdm import tqdm
 
-from model.files import DamagedFile, UserError, publish, to_json, try_lock, wait_for_lock
+from model.files import (
+    BadInput,
+    DamagedFile,
+    UserError,
+    publish,
+    to_json,
+    try_lock,
+    wait_for_lock,
+)
 from model.processes import end_with_parent
 from model.terminal import guard_output
+from model.text_files import open_text
 
 if TYPE_CHECKING:
     from model.checkpoint import Checkpoint
@@ -49,10 +63,11 @@ def main(arguments: list[str] | None = None) -> int:
         sys.stdout.flush()
     except UserError as error:
         if options.function in (train_command, evaluate_command):
+            report: dict = {"error": str(error)}
             if isinstance(error, DamagedFile):
                 report = {"damaged": str(error.path), "error": error.reason}
-            else:
-                report = {"error": str(error)}
+            elif isinstance(error, BadInput):
+                report["bad_input"] = True
             _tell(report)
         else:
             print(f"error: {error}", file=sys.stderr)
@@ -97,7 +112,8 @@ def _parser() -> argparse.ArgumentParser:
                     "leaves them out. An empty line is no sentence, but keeps its row.")
     score.set_defaults(function=score_command)
     score.add_argument("text", nargs="?", default="-", metavar="FILE",
-                       help="UTF-8 text, a sentence a line; - for standard input (the default)")
+                       help="UTF-8 text, a sentence a line, also compressed; - for standard input "
+                            "(the default)")
     score.add_argument("--words", action="store_true", help="also score every word by itself")
     score.add_argument("--base", type=_base, default=math.e,
                        help="of the logarithms, as 10 or 2 (default: e)")
@@ -218,7 +234,7 @@ def evaluate_command(options: argparse.Namespace) -> None:
 
 def score_command(options: argparse.Namespace) -> None:
     """``score``: a row for each line of the text, in its order, and one for the total."""
-    from model.evaluation import Totals
+    from model.evaluation import Totals, headline
     from model.inference import load_network
     from model.scoring import figures, score_lines, word_totals
     from model.training import compile_log_probabilities
@@ -239,6 +255,9 @@ def score_command(options: argparse.Namespace) -> None:
             write(score.line, words, figures(score.totals, options.base))
             total += score.totals
         write("total", [] if options.words else None, figures(total, options.base))
+        if total.out_of_vocabulary and headline(checkpoint.vocabulary) != "perplexity":
+            print("<unk> never occurred in the model's training: only perplexity_without_unk means "
+                  "something", file=sys.stderr)
 
 
 def _write_table(line: int | str, words: list[dict] | None, sums: dict) -> None:
@@ -299,7 +318,7 @@ def _model(path: Path | None) -> Checkpoint:
 def _current_model() -> Path:
     from model.inference import current_model
 
-    path = current_model(os.environ.get("PIPELINE_WORK") or "data/work")
+    path = current_model(environment.work_folder())
     print(f"model: {path}", file=sys.stderr)
     return path
 
@@ -309,14 +328,14 @@ def _open_text(name: str) -> Iterator[BinaryIO]:
     if name == "-":
         if sys.stdin is None:
             raise UserError("standard input is closed; name a file")
-        yield sys.stdin.buffer
+        yield open_text(sys.stdin.buffer, "standard input")  # type: ignore[arg-type]
         return
     try:
         file = open(name, "rb")  # noqa: SIM115
     except OSError as error:
         raise UserError(f"cannot read {name}: {error.strerror}.") from error
     with file:
-        yield file
+        yield open_text(file, name)
 
 
 @contextlib.contextmanager

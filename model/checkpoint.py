@@ -102,6 +102,32 @@ def write_checkpoint(path: str | os.PathLike, checkpoint: Checkpoint) -> None:
         vocabulary["counts"] = np.asarray(checkpoint.vocabulary.counts, "int64")
 
 
+def publish_model(checkpoint: str | os.PathLike, path: str | os.PathLike) -> None:
+    """Publish of a checkpoint what a model is used for: without the state of its training.
+
+    One array at a time is in memory.
+
+    Parameters
+    ----------
+    checkpoint, path : path
+
+    Raises
+    ------
+    DamagedFile
+        When the bytes of the checkpoint are not as they were written.
+    FileNotFoundError
+        When it is not there.
+    UserError
+        When the model cannot be written.
+    """
+    with open_hdf5(checkpoint) as source, write_hdf5(path) as target:
+        for name, value in source.attrs.items():
+            target.attrs[name] = value
+        for name in source:
+            if name not in ("optimiser", "random_states"):
+                source.copy(name, target)
+
+
 def read_checkpoint(path: str | os.PathLike) -> Checkpoint:
     """Read a checkpoint written by `write_checkpoint`.
 
@@ -129,7 +155,9 @@ def read_checkpoint(path: str | os.PathLike) -> Checkpoint:
                 if name in file:
                     content[name] = TrainingText(**json.loads(_text(file, name)))
             for name in ("optimiser", "random_states"):
-                content[name] = [array(file[name], key, "fiu") for key in sorted(file[name])]
+                # A published model has none.
+                content[name] = [array(file[name], key, "fiu")
+                                 for key in sorted(file.get(name, ()))]
             return Checkpoint(
                 parameters={name: array(file["parameters"], name, "f")
                             for name in file["parameters"]},

@@ -8,7 +8,7 @@ import typing
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from model.files import UserError
+from model.files import BadInput
 
 # Rules of Lasagne's, by their names there.
 OPTIMISERS = ("adagrad", "adam", "rmsprop", "momentum", "adadelta")
@@ -46,7 +46,7 @@ class Rule:
             return "true or false"
         if self.kind is str:
             return self.described or " or ".join(
-                [", ".join(self.choices[:-1]), self.choices[-1]] if self.choices else ["text"])
+                [", ".join(self.choices[:-1]), self.choices[-1]] if self.choices else ["any text"])
         name = "a whole number" if self.kind is int else "a number"
         if self.at_least > -math.inf and self.at_most < math.inf:
             return f"{name} from {self.at_least:,} to {self.at_most:,}"
@@ -98,11 +98,12 @@ def _check(section: str, config: Any) -> None:
     for name, rule in rules(type(config)).items():
         value = getattr(config, name)
         if not rule.allows(value):
-            raise UserError(f"[{section}] {name} = {value}: it must be {rule}")
+            raise BadInput(f"[{section}] {name} = {value}: it must be {rule}")
 
 
-_SWITCH = Rule(bool)
-_AMOUNT = Rule(int, at_least=1)
+SWITCH = Rule(bool)
+# Within what Theano and numpy count with.
+AMOUNT = Rule(int, at_least=1, at_most=2**31 - 1)
 
 
 @dataclass(frozen=True)
@@ -137,11 +138,11 @@ class NetworkConfig:
     W. Zaremba, I. Sutskever, O. Vinyals: Recurrent neural network regularization. arXiv:1409.2329.
     """
 
-    num_units: Annotated[int, _AMOUNT]
-    num_layers: Annotated[int, _AMOUNT] = 1
+    num_units: Annotated[int, AMOUNT]
+    num_layers: Annotated[int, AMOUNT] = 1
     grad_clipping: Annotated[float, Rule(float, at_least=0)] = 5.0
-    peepholes: Annotated[bool, _SWITCH] = True
-    learn_init: Annotated[bool, _SWITCH] = False
+    peepholes: Annotated[bool, SWITCH] = True
+    learn_init: Annotated[bool, SWITCH] = False
     dropout: Annotated[float, Rule(float, at_least=0, below=1)] = 0.0
     recurrence: Annotated[str, Rule(str, choices=("fused", "scan"))] = "fused"
 
@@ -193,16 +194,16 @@ class TrainingConfig:
 
     optimiser: Annotated[str, Rule(str, choices=OPTIMISERS)]
     rate: Annotated[float, Rule(float, above=0)]
-    window: Annotated[int, _AMOUNT]
+    window: Annotated[int, AMOUNT]
     denominator: Annotated[str, Rule(str, choices=("sentences", "tokens"))]
-    micro_batch_sentences: Annotated[int, _AMOUNT]
-    micro_batch_tokens: Annotated[int, _AMOUNT]
-    max_epochs: Annotated[int, _AMOUNT]
+    micro_batch_sentences: Annotated[int, AMOUNT]
+    micro_batch_tokens: Annotated[int, AMOUNT]
+    max_epochs: Annotated[int, AMOUNT]
     max_minutes: Annotated[float, Rule(float, at_least=0)]
     cooldown: Annotated[float, Rule(float, at_least=0, at_most=1)]
-    validations_per_epoch: Annotated[int, _AMOUNT]
-    patience: Annotated[int, _AMOUNT]
-    shards_in_memory: Annotated[int, _AMOUNT]
+    validations_per_epoch: Annotated[int, AMOUNT]
+    patience: Annotated[int, AMOUNT]
+    shards_in_memory: Annotated[int, AMOUNT]
     # Of numpy's generators.
     seed: Annotated[int, Rule(int, at_least=0, at_most=2**32 - 1)]
 

@@ -5,8 +5,9 @@ need is done here, before they are imported; nothing is edited in their folders.
 names what breaks without it. Then Theano is configured: single precision, the compile cache in
 the working folder, BLAS from the package scipy-openblas32, and headers that are compiled once.
 
-The environment variable ``PIPELINE_WORK`` names the working folder (default ``data/work``); what
-``THEANO_FLAGS`` says goes before what is said here.
+The environment variable ``PIPELINE_WORK`` names the working folder (default ``data/work``). What
+``THEANO_FLAGS`` and a file ``.theanorc`` say is not obeyed, unless ``PIPELINE_ENVIRONMENT=keep``
+lets ``THEANO_FLAGS`` go before what is said here.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import importlib
 import importlib.metadata
 import importlib.util
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -25,8 +27,9 @@ import types
 import warnings
 from pathlib import Path
 
+from model import environment
 from model.blas import load_openblas
-from model.files import UserError, publish
+from model.files import UserError, check_owner, check_programs, publish
 
 # Scalar aliases that numpy 1.24 removed; Theano 1.0.5 and Lasagne 0.1 use them.
 _NUMPY_ALIASES = {"bool": bool, "int": int, "float": float, "object": object,
@@ -110,21 +113,31 @@ def _blas_flags() -> str | None:
 
 
 def _configure() -> None:
-    work = Path(os.environ.get("PIPELINE_WORK") or "data/work").resolve()
-    if "," in str(work):
-        raise UserError(f"Theano cannot keep its compile cache in {work}: its settings are "
-                        "separated by commas. Choose a working folder without a comma.")
+    cache = Path(environment.work_folder()).resolve() / "theano"
+    check_programs(cache)
+    try:
+        check_owner(cache)
+        cache.mkdir(parents=True, exist_ok=True)
+        writable = os.access(cache, os.W_OK)
+    except OSError:
+        writable = False
+    if not writable:
+        raise UserError(f"Theano compiles the network into {cache}, where you may not write: name "
+                        "a working folder of your own, with PIPELINE_WORK=FOLDER before the "
+                        "command")
     flags = {
         "device": "cpu",
         "floatX": "float32",
-        "base_compiledir": str(work / "theano"),
+        "base_compiledir": str(cache),
     }
     blas = _blas_flags()
     if blas is not None:
         flags["blas.ldflags"] = blas
-    given = os.environ.get("THEANO_FLAGS", "")
-    settings = ",".join(f"{key}={value}" for key, value in flags.items())
-    os.environ["THEANO_FLAGS"] = f"{settings},{given}" if given else settings
+    # Theano reads them as a shell reads words, with commas for blanks.
+    settings = [shlex.quote(f"{key}={value}") for key, value in flags.items()]
+    given = os.environ.get("THEANO_FLAGS", "") if environment.is_kept() else ""
+    os.environ["THEANO_FLAGS"] = ",".join(filter(None, [*settings, given]))
+    os.environ["THEANORC"] = os.devnull
 
 
 def _precompile_headers() -> None:

@@ -6,11 +6,13 @@ import contextlib
 import errno
 import fcntl
 import hashlib
+import io
 import json
 import math
 import os
 import re
 import shlex
+import shutil
 import stat
 import sys
 from collections.abc import Iterator
@@ -22,6 +24,10 @@ import h5py
 
 class UserError(Exception):
     """A failure explained to the person who runs the job; shown without a traceback."""
+
+
+class BadInput(UserError):
+    """A failure that comes again until a person changes what the job was given."""
 
 
 class DamagedFile(UserError):
@@ -65,6 +71,15 @@ def _finite(value: object) -> object:
 _TEMPORARY = re.compile(r"\..+\.(\d+)\.lstm-batch-pipeline\.tmp$")
 
 
+def digest_file(path: str | os.PathLike) -> str:
+    """SHA-256 of a file's bytes, in hexadecimal."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
 @contextlib.contextmanager
 def publish(path: str | os.PathLike) -> Iterator[Path]:
     """Write a file so that it appears under its name whole, or not at all.
@@ -104,6 +119,31 @@ def publish(path: str | os.PathLike) -> Iterator[Path]:
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink()
+
+
+def publish_link(source: str | os.PathLike, path: str | os.PathLike) -> None:
+    """Publish a file under another name too, without writing it again.
+
+    Neither name is ever written to, only replaced, so that each keeps its content. Where the file
+    system knows no such links the file is copied.
+
+    Parameters
+    ----------
+    source : path
+        A published file.
+    path : path
+        In the same file system.
+
+    Raises
+    ------
+    UserError
+        When the directory or the disk does not take the file.
+    """
+    with publish(path) as temporary:
+        try:
+            os.link(source, temporary)
+        except OSError:
+            shutil.copyfile(source, temporary)
 
 
 def sweep_temporaries(folder: str | os.PathLike) -> list[Path]:
@@ -191,6 +231,26 @@ def check_owner(folder: str | os.PathLike) -> None:
             f"that would run as you: chmod o-w {shlex.quote(str(folder))}")
 
 
+def check_programs(folder: str | os.PathLike) -> None:
+    """Refuse a folder that the system loads no programs from: Theano's are compiled into it.
+
+    Parameters
+    ----------
+    folder : path
+        May be missing: then the folder that it would be made in counts.
+
+    Raises
+    ------
+    UserError
+        When the file system is mounted with the option noexec.
+    """
+    folder = Path(folder).absolute()
+    there = next(path for path in (folder, *folder.parents) if path.exists())
+    if os.statvfs(there).f_flag & os.ST_NOEXEC:
+        raise UserError(f"the file system of {folder} is mounted with noexec, and Theano compiles "
+                        "programs into it: choose a working folder elsewhere")
+
+
 def _is_alive(process: int) -> bool:
     try:
         os.kill(process, 0)
@@ -210,7 +270,6 @@ def _sync(path: Path) -> None:
 
 
 _SEAL_BYTES = 512  # the user block of an HDF5 file: the smallest that the format allows
-_GROWTH_BYTES = 1 << 20  # a file in memory grows by so much at a time
 
 
 @contextlib.contextmanager
@@ -236,16 +295,53 @@ def write_hdf5(path: str | os.PathLike) -> Iterator[h5py.File]:
     UserError
         When the directory or the disk does not take the file.
     """
-    # HDF5 writes into memory: where the disk is full it may end the process, or leave a file that
-    # it cannot close.
-    with h5py.File(f"{path}", "w", driver="core", backing_store=False, block_size=_GROWTH_BYTES,
-                   libver="latest", userblock_size=_SEAL_BYTES) as file:
-        yield file
-        file.flush()
-        content = file.id.get_file_image()  # without the user block
-    with publish(path) as temporary, open(temporary, "wb") as raw:
-        raw.write(_seal(hashlib.sha256(content)))
-        raw.write(content)
+    with publish(path) as temporary, open(temporary, "w+b", buffering=0) as raw:
+        disk = _Disk(raw)
+        try:
+            with h5py.File(disk, "w", libver="latest", userblock_size=_SEAL_BYTES) as file:
+                yield file
+        finally:
+            if disk.failure:
+                raise disk.failure
+        seal = _seal_of(raw)
+        raw.seek(0)
+        raw.write(seal)
+
+
+class _Disk:
+    """The file that HDF5 writes to, piece by piece; a failure to write is kept, not raised.
+
+    Where the disk is full HDF5 may end the process, or leave a file that it cannot close: so it
+    is not told.
+    """
+
+    def __init__(self, raw: io.FileIO):
+        self._raw = raw
+        self.failure: OSError | None = None
+        # What HDF5 asks for besides, which fails of no full disk.
+        self.seek, self.tell, self.read, self.readinto = (
+            raw.seek, raw.tell, raw.read, raw.readinto)
+
+    def write(self, content: memoryview) -> int:
+        if self.failure is None:
+            try:
+                done = 0
+                while done < len(content):  # the system takes 2 GiB at a time at most
+                    done += self._raw.write(content[done:])
+            except OSError as error:
+                self.failure = error
+        if self.failure is not None:
+            self._raw.seek(len(content), os.SEEK_CUR)
+        return len(content)
+
+    def truncate(self, size: int) -> None:
+        try:
+            self._raw.truncate(size)
+        except OSError as error:
+            self.failure = self.failure or error
+
+    def flush(self) -> None:
+        """`publish` brings everything to the disk."""
 
 
 @contextlib.contextmanager
@@ -275,7 +371,7 @@ def check_hdf5(path: str | os.PathLike) -> None:
             raise DamagedFile(path, "its bytes do not match its seal")
 
 
-def _seal_of(raw: BinaryIO) -> bytes:
+def _seal_of(raw: BinaryIO | io.FileIO) -> bytes:
     """The user block for an open HDF5 file."""
     digest = hashlib.sha256()
     raw.seek(_SEAL_BYTES)

@@ -22,6 +22,12 @@ def printable(text: str) -> str:
     return _STEERING.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
 
 
+def one_line(text: str) -> str:
+    r"""A text, such as a file's name, on one line and in valid Unicode; all else as in ``\n``."""
+    return "".join(character if character.isprintable() else ascii(character)[1:-1]
+                   for character in text)
+
+
 class _Printable(io.TextIOWrapper):
     def write(self, text: str, /) -> int:
         return super().write(printable(text))

@@ -63,9 +63,9 @@ def clean(text: str) -> str:
 
     Invisible are Unicode's default-ignorable characters, as the soft hyphen, the byte-order mark,
     variation selectors, and the controls of direction: they are taken out, and split nothing. Kept
-    is what a script needs: a zero-width joiner after a letter, and a non-joiner between letters,
-    of Arabic, Indic and related scripts; and a joiner between two pictures. A zero-width space is
-    a space beside the scripts that write none, as Thai and Khmer.
+    is what a script needs: a zero-width joiner after a letter (and its marks), and a non-joiner
+    between two, of Arabic, Indic and related scripts; and a joiner between two pictures. A
+    zero-width space is a space beside the scripts that write none, as Thai and Khmer.
 
     `<s>` at the beginning and `</s>` at the end, in upper or lower case and with white space to the
     other side, are the borders of a sentence that is tokenized already.
@@ -77,9 +77,11 @@ def clean(text: str) -> str:
     """
     # ASCII is in NFC, and knowing that it is ASCII is far cheaper than the other checks.
     if not text.isascii():
-        if _IS_IGNORABLE.search(text) or _IS_ABOVE.search(text):
-            text = _INVISIBLE.sub(_needed, text)
         text = unicodedata.normalize("NFC", text)
+        before = None
+        # Without what kept them apart, marks can change their order, and be beside others.
+        while text != before and (_IS_IGNORABLE.search(text) or _IS_ABOVE.search(text)):
+            before, text = text, unicodedata.normalize("NFC", _INVISIBLE.sub(_needed, text))
     text = text.strip()
     while text[: len(START)].lower() == START and not text[len(START) : len(START) + 1].strip():
         text = text[len(START) :].lstrip()
@@ -90,12 +92,15 @@ def clean(text: str) -> str:
 
 def _needed(invisible: re.Match) -> str:
     """What is to be left of invisible characters that follow each other."""
-    start, end = invisible.span()
-    before, after = invisible.string[max(0, start - 1) : start], invisible.string[end : end + 1]
+    text, (start, end) = invisible.string, invisible.span()
+    before, after = text[max(0, start - 1) : start], text[end : end + 1]
     if _SPACE in invisible[0] and any(map(_UNSPACED_SCRIPT.match, before + after)):
         return " "
     joiner = next((each for each in invisible[0] if each in (_NON_JOINER, _JOINER)), "")
-    if _is_joined(before) and (joiner == _JOINER or _is_joined(after)):
+    letter = start - 1
+    while letter >= 0 and unicodedata.category(text[letter])[0] == "M":
+        letter -= 1
+    if letter >= 0 and _is_joined(text[letter]) and (joiner == _JOINER or _is_joined(after)):
         return joiner
     if joiner == _JOINER and _IS_PICTURE.match(before) and _IS_PICTURE.match(after):
         return joiner
@@ -157,7 +162,7 @@ def tokenize(sentences: list[str], *, lowercase: bool) -> Tokens:
         texts = texts.str.to_lowercase()
     token = _TOKEN
     if texts.str.contains(_ANY_UNKNOWN).any():
-        texts = texts.str.replace_all(_MARK, " ", literal=True)
+        texts = texts.str.replace_all(_MARK, "\x01", literal=True)  # no word either
         for _ in range(2):  # two that follow each other share the space between them
             texts = texts.str.replace_all(rf"(^|\s){_ANY_UNKNOWN}(\s|$)", f"${{1}}{_MARK}${{2}}")
         token = f"{_MARK}|{_TOKEN}"

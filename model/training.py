@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import math
 import os
-import shutil
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -21,10 +19,18 @@ import theano
 import theano.tensor as T
 
 from model.batches import epoch_windows
-from model.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
+from model.checkpoint import Checkpoint, publish_model, read_checkpoint, write_checkpoint
 from model.configuration import NetworkConfig, TrainingConfig
-from model.evaluation import evaluate
-from model.files import DamagedFile, UserError, check_hdf5, publish, to_json
+from model.evaluation import evaluate, headline
+from model.files import (
+    BadInput,
+    DamagedFile,
+    UserError,
+    digest_file,
+    publish,
+    publish_link,
+    to_json,
+)
 from model.lineage import TrainingText
 from model.network import Network, build_network, log_probabilities, summed_loss
 from model.schedule import end_share, learning_rate, share_done
@@ -130,7 +136,7 @@ class Position:
     stalled_at : float or None
         The share of the training that was done when its patience ended.
     best_perplexity : float or None
-        Of the validations so far.
+        Of the validations so far: without `<unk>` where training holds none, see `headline`.
     validated_at : int or None
         The update of the last validation.
     finished : str or None
@@ -150,7 +156,7 @@ class Position:
     finished: str | None = None
 
 
-class Diverged(UserError):
+class Diverged(BadInput):
     """The training has no sense any more: nothing is published, the last good state is kept."""
 
 
@@ -200,9 +206,12 @@ class Trainer:
         return [variable.get_value() for variable in self._random]
 
     def capture(self) -> dict:
-        """Copies of everything that a checkpoint keeps of the functions' variables."""
-        return {"parameters": {p.name: p.get_value() for p in self.parameters},
-                "optimiser": [v.get_value() for v in self._optimiser],
+        """Everything that a checkpoint keeps of the functions' variables.
+
+        No copies but of the small ones: it is to be written before the next update.
+        """
+        return {"parameters": {p.name: p.get_value(borrow=True) for p in self.parameters},
+                "optimiser": [v.get_value(borrow=True) for v in self._optimiser],
                 "random_states": self.random_states()}
 
     def restore(self, checkpoint: Checkpoint) -> None:
@@ -387,7 +396,8 @@ def train(job: TrainingJob, *, should_stop: Callable[[], bool] = lambda: False,
             return trainer.log_probabilities(inputs, targets)
 
         on_progress(min(1.0, share()), "validating")
-        perplexity = evaluate(score, valid_set, job.vocabulary).totals.figures()["perplexity"]
+        totals = evaluate(score, valid_set, job.vocabulary).totals
+        perplexity = totals.figures()[headline(job.vocabulary)]
         if not math.isfinite(perplexity):
             raise diverged("the perplexity of the validation is not finite")
         position.validated_at = position.updates
@@ -406,7 +416,9 @@ def train(job: TrainingJob, *, should_stop: Callable[[], bool] = lambda: False,
         finish_if_due()  # the time budget may have ended meanwhile
         if improved:
             checkpoint(job.best)
-        checkpoint(job.last)
+            publish_link(job.best, job.last)
+        else:
+            checkpoint(job.last)
 
     windows = None
     while True:
@@ -506,7 +518,7 @@ def _publish_best(job: TrainingJob) -> None:
     The last checkpoint is no way to get it back: it belongs to a training that has ended.
     """
     try:
-        check_hdf5(job.best)
+        publish_model(job.best, job.model)
     except (FileNotFoundError, DamagedFile) as error:
         for path in (job.best, job.last):
             if path.exists():
@@ -514,8 +526,6 @@ def _publish_best(job: TrainingJob) -> None:
         fault = error.reason if isinstance(error, DamagedFile) else "it is gone"
         raise DamagedFile(job.best, f"{fault}, and the training that it is the result of has "
                                     "ended") from error
-    with publish(job.model) as temporary:
-        shutil.copyfile(job.best, temporary)
 
 
 def _status(position: Position, windows_per_epoch: int, loss: float, speed: float) -> str:
@@ -554,7 +564,7 @@ def _start_warm(job: TrainingJob, previous: Path,
     if not carry_over(parent, trainer.network, job.vocabulary):
         raise UserError(f"the training cannot start from {previous}: its network is of another "
                         "shape. Name another [training] warm_start, or change [network]")
-    told = {"model": hashlib.sha256(previous.read_bytes()).hexdigest(),
+    told = {"model": digest_file(previous),
             "source": parent.settings["source"], "updates": parent.position["updates"],
             "best_perplexity": parent.position["best_perplexity"]}
     return [told, *parent.ancestry], parent.seen_text

@@ -15,8 +15,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from model.files import UserError, sweep_temporaries
+from model import environment
+from model.files import BadInput, UserError, sweep_temporaries
 from model.terminal import guard_output
+from pipeline import settings
+from pipeline.exit_codes import ExitCode
 
 if TYPE_CHECKING:
     from pipeline.gc import Model
@@ -28,25 +31,42 @@ _MOST_NEW_BEGINNINGS = 10
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; returns the exit code."""
     options = _parser().parse_args(arguments)
-    if options.work:
-        os.environ["PIPELINE_WORK"] = options.work
+    _enter_checkout(options)
     # Luigi would ask a proxy for the daemon.
     for name in ("no_proxy", "NO_PROXY"):
         os.environ[name] = ",".join(filter(None, [os.environ.get(name), "127.0.0.1"]))
     try:
-        if getattr(options, "profile", None):
-            _use_profile(options.profile)
+        settings.load_or_exit(getattr(options, "profile", None))
         return options.function(options)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
-        return 1
+        return ExitCode.BAD_INPUT if isinstance(error, BadInput) else ExitCode.NOT_BEGUN
     except KeyboardInterrupt:
         print("interrupted; the next run goes on", file=sys.stderr)
-        return 130
+        return ExitCode.INTERRUPTED
+
+
+def _enter_checkout(options: argparse.Namespace) -> None:
+    """Go to the checkout, from which relative names in the settings start.
+
+    Names that were given to the command start from where that is called.
+    """
+    names = vars(options)
+    environment.use_work_folder(options.work or environment.work_folder())
+    if named := os.environ.get("LUIGI_CONFIG_PATH"):
+        os.environ["LUIGI_CONFIG_PATH"] = os.path.abspath(named)
+    if Path.cwd() != environment.CHECKOUT:
+        for side in ("corpus", "valid", "test"):
+            name = names.get(side)
+            if name and "://" not in name:
+                names[side] = os.path.abspath(os.path.expanduser(name))
+        os.chdir(environment.CHECKOUT)
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m pipeline", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m pipeline", description="Commands on the job. An option goes before what "
+        "luigi.cfg says; docs/nightly.md lists the exit codes.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for name, function, text in (
         ("run", run_command, "run the whole job; only what has changed is done again"),
@@ -57,48 +77,41 @@ def _parser() -> argparse.ArgumentParser:
         ("daemon", daemon_command, "start the Luigi daemon"),
         ("stop", stop_command, "stop the Luigi daemon"),
     ):
-        command = commands.add_parser(name, help=text)
+        command = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
         command.set_defaults(function=function)
         command.add_argument("--work", help="working folder (default: data/work)")
         if name in ("run", "why", "report", "gc"):
-            command.add_argument("--corpus", help="sentences to train on: file, folder or glob")
-            command.add_argument("--valid", help="sentences to validate with")
-            command.add_argument("--test", help="sentences to test with")
-            command.add_argument("--profile", help="named settings of network and training")
+            command.add_argument(
+                "--corpus", help="sentences to train on: file, folder, glob or the address of a "
+                                 ".tar.gz (default: [corpus] path)")
+            command.add_argument(
+                "--valid", help="sentences to validate with (default: [corpus] valid)")
+            command.add_argument("--test", help="sentences to test with (default: [corpus] test)")
+            command.add_argument("--profile", choices=settings.profiles(),
+                                 help="named settings of network and training")
         if name == "gc":
             command.add_argument("--remove", action="store_true", help="remove what is listed")
             command.add_argument("--models", nargs="+", default=[], metavar="NAME",
                                  help="also these models that are not in use, or all of them")
         if name == "run":
-            command.add_argument("--scheduler", choices=("daemon", "local"))
-            command.add_argument("--workers", type=int, help="processes side by side")
+            in_file = settings.SETTINGS["run"]
+            command.add_argument("--scheduler", choices=in_file["scheduler"].rule.choices,
+                                 help="through luigid, or without it (default: [run] scheduler)")
+            command.add_argument("--workers", type=settings.option(in_file["workers"].rule),
+                                 help="processes side by side (default: [run] workers)")
     return parser
-
-
-def _use_profile(name: str) -> None:
-    """Let Luigi read a profile's file after luigi.cfg; to be called before Luigi is imported."""
-    from pipeline.settings import profile_file
-
-    path = profile_file(name)
-    if not path.exists():
-        names = ", ".join(sorted(file.stem for file in path.parent.glob("*.cfg")))
-        raise UserError(f"there is no profile {name}; there are: {names}")
-    import luigi
-
-    luigi.configuration.add_config_path(str(path))
 
 
 def run_command(options: argparse.Namespace) -> int:
     """``run``: through Luigi, with one clear line for each task that runs."""
-    from pipeline import daemon, settings
+    from pipeline import daemon, tasks
     from pipeline.working_folder import only_one_run, writing
 
-    work = Path(settings.work_folder())
-    scheduler = options.scheduler or settings.run().scheduler
-    workers = settings.run().workers if options.workers is None else options.workers
-    if workers < 1:
-        raise UserError(f"{workers} workers: there must be one at least")
-    port = settings.run().port
+    work = Path(environment.work_folder())
+    section = settings.values(settings.run)
+    scheduler = options.scheduler or section["scheduler"]
+    workers = options.workers or section["workers"]
+    port = section["port"]
     with only_one_run(work):
         keep_interrupts()
         for path in sweep_temporaries(work):
@@ -107,7 +120,7 @@ def run_command(options: argparse.Namespace) -> int:
             _log_to(work / "log" / "run.log")
         # Luigi's own lock is one for all working folders and users; ours is held already.
         arguments = ["WriteReport", "--working-folder", str(work), "--workers", str(workers),
-                     "--no-lock", *_corpus_flags(options)]
+                     "--no-lock", *_corpus_flags(options), *_exit_code_flags()]
         if scheduler == "local":
             arguments += ["--local-scheduler"]
         else:
@@ -118,7 +131,7 @@ def run_command(options: argparse.Namespace) -> int:
             _refuse_pause(port)
         code = _luigi(arguments)
         for _ in range(_MOST_NEW_BEGINNINGS):
-            if scheduler == "local" or code not in _without_a_task():
+            if scheduler == "local" or code not in (ExitCode.ALREADY_RUNNING, ExitCode.NOT_RUN):
                 break
             _refuse_pause(port)
             print("the daemon gives this run no more tasks: it has taken it for dead, as after a "
@@ -126,8 +139,10 @@ def run_command(options: argparse.Namespace) -> int:
             time.sleep(1)
             daemon.give_up_dead_tasks(work, port)
             code = _luigi(arguments)
+        if code == ExitCode.TASK_FAILED and tasks.only_bad_input():
+            code = ExitCode.BAD_INPUT
         if code:
-            print(f"The run failed (exit code {code}); its full log: {work}/log/run.log",
+            print(f"The run failed (exit code {code:d}); its full log: {work}/log/run.log",
                   file=sys.stderr)
             return code
         metrics = json.loads((work / "report" / "metrics.json").read_text())
@@ -152,13 +167,6 @@ def _luigi(arguments: list[str]) -> int:
     return 0
 
 
-def _without_a_task() -> tuple[int, int]:
-    """The exit codes of a run that the daemon gave no more tasks."""
-    from luigi.retcodes import retcode
-
-    return retcode().already_running, retcode().not_run
-
-
 def _refuse_pause(port: int) -> None:
     """Raises UserError while the daemon gives out no tasks because somebody told it so."""
     from pipeline import daemon
@@ -171,13 +179,14 @@ def _refuse_pause(port: int) -> None:
 
 
 def why_command(options: argparse.Namespace) -> int:
-    """``why``: the reasons, in the order in which the tasks would run."""
-    with _configured(options):
-        from pipeline import settings
+    """``why``: the reasons, in the order in which the tasks would run. Writes nothing."""
+    from pipeline.artifacts import only_looking
+
+    with _configured(options), only_looking():
         from pipeline.tasks import reasons, report_of
 
         found = False
-        for title, reason in reasons(report_of(Path(settings.work_folder()))):
+        for title, reason in reasons(report_of(Path(environment.work_folder()))):
             found = True
             print(f"{title}: {reason}")
         if not found:
@@ -188,11 +197,10 @@ def why_command(options: argparse.Namespace) -> int:
 def report_command(options: argparse.Namespace) -> int:
     """``report``: of what a complete run has left; nothing else is made."""
     with _configured(options):
-        from pipeline import settings
         from pipeline.tasks import report_of
         from pipeline.working_folder import only_one_run
 
-        work = Path(settings.work_folder())
+        work = Path(environment.work_folder())
         _must_exist(work)
         with only_one_run(work):
             root = report_of(work)
@@ -207,11 +215,11 @@ def report_command(options: argparse.Namespace) -> int:
 def gc_command(options: argparse.Namespace) -> int:
     """``gc``: only after a complete run, so that what is in use is known."""
     with _configured(options):
-        from pipeline import gc, settings
+        from pipeline import gc
         from pipeline.tasks import report_of
         from pipeline.working_folder import only_one_run
 
-        work = Path(settings.work_folder())
+        work = Path(environment.work_folder())
         _must_exist(work)
         with only_one_run(work):
             root = report_of(work)
@@ -255,9 +263,9 @@ def _must_exist(work: Path) -> None:
 
 def status_command(options: argparse.Namespace) -> int:
     """``status``: what the daemon knows of each task, as the visualiser shows it."""
-    from pipeline import daemon, settings
+    from pipeline import daemon
 
-    port = settings.run().port
+    port = settings.values(settings.run)["port"]
     if not daemon.answers(port):
         print(f"no daemon answers on {daemon.url(port)}")
         return 0
@@ -267,9 +275,10 @@ def status_command(options: argparse.Namespace) -> int:
         for status in states:
             tasks = client.task_list(status, "", limit=False)
             for task_id, task in sorted(tasks.items(), key=lambda item: item[1]["last_updated"]):
-                folder = task["params"].get("working_folder", settings.work_folder())
+                work = environment.work_folder()
+                folder = task["params"].get("working_folder", work)
                 name = " ".join([task["name"], *filter(None, [task["params"].get("part")]),
-                                 *([f"in {folder}"] if folder != settings.work_folder() else [])])
+                                 *([f"in {folder}"] if folder != work else [])])
                 progress = task.get("progress_percentage")
                 share = "" if progress is None else f"{progress:5.1f} %"
                 message = html.unescape(task.get("status_message") or "")
@@ -296,10 +305,10 @@ def _last_line(error: str) -> str:
 
 def daemon_command(options: argparse.Namespace) -> int:
     """``daemon``: start it."""
-    from pipeline import daemon, settings
+    from pipeline import daemon
     from pipeline.working_folder import claim
 
-    work, port = Path(settings.work_folder()), settings.run().port
+    work, port = Path(environment.work_folder()), settings.values(settings.run)["port"]
     claim(work)
     started = daemon.start(work, port)
     print(f"luigid {'listens' if started else 'was listening already'} at {daemon.url(port)}")
@@ -308,9 +317,9 @@ def daemon_command(options: argparse.Namespace) -> int:
 
 def stop_command(options: argparse.Namespace) -> int:
     """``stop``: stop it."""
-    from pipeline import daemon, settings
+    from pipeline import daemon
 
-    print(daemon.stop(Path(settings.work_folder()), settings.run().port))
+    print(daemon.stop(Path(environment.work_folder()), settings.values(settings.run)["port"]))
     return 0
 
 
@@ -318,6 +327,14 @@ def _corpus_flags(options: argparse.Namespace) -> list[str]:
     flags = (("--corpus-path", options.corpus), ("--corpus-valid", options.valid),
              ("--corpus-test", options.test))
     return [text for flag, value in flags if value for text in (flag, value)]
+
+
+def _exit_code_flags() -> list[str]:
+    """Luigi is to end with our codes whatever a file says: with its own, 0 where all has failed."""
+    from luigi.retcodes import retcode
+
+    return [text for name, _ in retcode.get_params()
+            for text in (f"--retcode-{name.replace('_', '-')}", f"{ExitCode[name.upper()]:d}")]
 
 
 @contextlib.contextmanager
@@ -368,7 +385,7 @@ def _log_to(path: Path) -> None:
     # A log that cannot be written, because the disk is full, say, must not hide why.
     logging.raiseExceptions = False
     path.parent.mkdir(parents=True, exist_ok=True)
-    file = logging.FileHandler(path)
+    file = logging.FileHandler(path, encoding="utf-8", errors="backslashreplace")
     file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     terminal = logging.StreamHandler()
     terminal.setFormatter(_Brief("%(message)s"))

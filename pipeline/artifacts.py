@@ -10,6 +10,8 @@ receipt only makes the same file again.
 
 from __future__ import annotations
 
+import contextlib
+import contextvars
 import functools
 import hashlib
 import json
@@ -20,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeGuard
 
-from model.files import UserError, publish
+from model.files import UserError, digest_file, publish
 
 # A file modified so shortly before it was read may change again without a new mtime.
 _SETTLED_NANOSECONDS = 50_000_000
@@ -29,23 +31,31 @@ _SETTLED_NANOSECONDS = 50_000_000
 # Of the digests that stand for a part or a vocabulary: few, for people meet them in tasks' names.
 DIGEST_DIGITS = 16
 
+# Of the files of a corpus, thousands may have changed.
+_PHRASES = 5
+
 _RECEIPT_KEYS = {"stage", "name", "path", "ingredients", "sha256", "identity", "seconds",
                  "finished", "notes"}
+
+
+_ONLY_LOOKING = contextvars.ContextVar("only looking", default=False)
+
+
+@contextlib.contextmanager
+def only_looking() -> Iterator[None]:
+    """Write nothing of what is found out meanwhile, though it would save time later."""
+    token = _ONLY_LOOKING.set(True)
+    try:
+        yield
+    finally:
+        _ONLY_LOOKING.reset(token)
 
 
 def fingerprint(ingredients: dict) -> str:
     """Digest of ingredients: 24 hexadecimal digits, the same for equal content."""
     text = json.dumps(ingredients, sort_keys=True, ensure_ascii=False)
-    return hashlib.sha256(text.encode()).hexdigest()[:24]
-
-
-def digest_file(path: Path) -> str:
-    """SHA-256 of a file's bytes, in hexadecimal."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
+    # File names need not be text: their other bytes are surrogates here.
+    return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()[:24]
 
 
 def _identity(path: str | Path) -> list[int]:
@@ -72,43 +82,47 @@ class DigestCache:
 
     def __init__(self, path: Path):
         self._path = path
-        self._seen: dict[str, dict] = {}
+        self._seen: dict[str, str] = {}
+        self._kept: dict[str, dict] | None = None
+        self._changed = False
 
     def digest(self, path: Path) -> str:
-        """SHA-256 of a file, from the cache when path, size, mtime_ns and inode are the same.
+        """SHA-256 of a file; not read where all that the file system says of it is as before.
 
         Raises
         ------
         FileNotFoundError
         """
-        key = str(path.resolve())
+        key = os.path.abspath(path)
         if key not in self._seen:
-            identity = _identity(path)
-            cache = self._read()
-            entry = cache.get(key)
-            if not isinstance(entry, dict) or entry.get("identity") != identity or (
-                    not isinstance(entry.get("sha256"), str)):
-                entry = {"identity": identity, "sha256": digest_file(path)}
-                settled = time.time_ns() - identity[1] > _SETTLED_NANOSECONDS
-                if settled and _identity(path) == identity:
-                    cache[key] = entry
-                    with publish(self._path) as temporary:
-                        temporary.write_text(json.dumps(cache, indent=1))
-            self._seen[key] = entry
-        return self._seen[key]["sha256"]
+            self._seen[key] = self._look(key)
+        return self._seen[key]
 
-    def check_unchanged(self) -> None:
-        """Verify that the files looked at are still those that were looked at.
+    def save(self) -> None:
+        """Keep the digests for other processes: once for many files, for it writes all of them.
 
-        Raises
-        ------
-        UserError
-            When one has changed since.
+        Where there is no working folder yet, or it cannot be written to, that only costs time.
         """
-        for path, entry in self._seen.items():
-            if not os.path.exists(path) or _identity(Path(path)) != entry["identity"]:
-                raise UserError(f"{path} changed while it was read. Nothing was published; run "
-                                "again when it is at rest.")
+        if self._changed and self._path.parent.is_dir() and not _ONLY_LOOKING.get():
+            self._changed = False
+            with contextlib.suppress(UserError), publish(self._path) as temporary:
+                temporary.write_text(json.dumps(self._kept))
+
+    def _look(self, key: str) -> str:
+        if self._kept is None:
+            self._kept = self._read()
+        identity = _identity(key)
+        entry = self._kept.get(key)
+        if isinstance(entry, dict) and entry.get("identity") == identity and (
+                isinstance(entry.get("sha256"), str)):
+            return entry["sha256"]
+        digest = digest_file(key)
+        # Either time may lie ahead, where a clock was wrong.
+        settled = min(abs(time.time_ns() - identity[place]) for place in (1, 4))
+        if settled > _SETTLED_NANOSECONDS and _identity(key) == identity:
+            self._kept[key] = {"identity": identity, "sha256": digest}
+            self._changed = True
+        return digest
 
     def _read(self) -> dict:
         try:
@@ -219,7 +233,9 @@ class Artifact:
                 digest = digest_file(self.path)
                 if digest != receipt["sha256"]:
                     return self._why_other_bytes(digest)
-                self._publish({**receipt, "identity": identity})
+                if not _ONLY_LOOKING.get():
+                    with contextlib.suppress(UserError):  # it only saves time
+                        self._publish({**receipt, "identity": identity})
         except FileNotFoundError:
             return f"{self.path} is gone"
         return None
@@ -233,7 +249,7 @@ class Artifact:
 
     def _publish(self, receipt: dict) -> None:
         with publish(self.receipt_path) as temporary:
-            temporary.write_text(json.dumps(receipt, indent=1, ensure_ascii=False))
+            temporary.write_text(json.dumps(receipt, indent=1))
 
 
 def receipts(work: Path, stage: str = "*", name: str = "*") -> Iterator[dict]:
@@ -282,7 +298,10 @@ def differences(before: dict, now: dict) -> list[str]:
         if old == new:
             continue
         if isinstance(old, dict) and isinstance(new, dict):
-            phrases += [f"{key}: {phrase}" for phrase in differences(old, new)]
+            below = [f"{key}: {phrase}" for phrase in differences(old, new)]
+            phrases += below[:_PHRASES]
+            if len(below) > _PHRASES:
+                phrases.append(f"{key}: {len(below) - _PHRASES:,} more differ")
         elif isinstance(old, list) and isinstance(new, list):
             added, removed = len(set(new) - set(old)), len(set(old) - set(new))
             phrases.append(f"{key}: {added} new, {removed} gone" if added or removed

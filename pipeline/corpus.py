@@ -11,29 +11,32 @@ places where it was and where it comes.
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import io
 import itertools
 import re
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from model.files import DamagedFile, UserError, publish
+from model.files import BadInput, DamagedFile, UserError, publish
+from model.terminal import one_line
 from model.text_files import read_text
 from model.tokenization import clean
 from pipeline.artifacts import DIGEST_DIGITS
-from pipeline.corpus_files import SIDES, Corpus, CorpusFile
+from pipeline.corpus_files import SIDES, Corpus, CorpusFile, claim
 
 _BLOCK_BYTES = 4 << 20  # text is read in blocks of this size: large enough for fast whole-block
 # operations, small enough to forget
 _BEGINNING_BYTES = 1024  # of a file: what the order of files depends on, and few edits change
 _LARGEST_PART_BYTES = 32 << 20  # a part is tokenized in memory, whatever its lines are like
 
+_ARCHIVED = "*-sentences.txt"  # the file that is read of an archive, as the Leipzig corpora come
 _MARK = b"\xef\xbb\xbf"  # the byte-order mark in UTF-8
 _ASCII_WHITE_SPACE = b"\t\n\x0b\x0c\r\x1c\x1d\x1e\x1f "  # of Python's str
 _DIGEST = re.compile(f"[0-9a-f]{{{DIGEST_DIGITS}}}")
@@ -72,7 +75,8 @@ class SentenceReader:
     Parameters
     ----------
     path : pathlib.Path
-        Plain text or, as `model.text_files.read_text` sees, compressed.
+        Plain text or, as `model.text_files.read_text` sees, compressed; or an archive as the
+        Leipzig corpora come, of which the sentences are read.
     format : {"auto", "plain", "leipzig"}
         "leipzig": lines are ``id<TAB>sentence``. "auto": so they are if the first line that is
         not empty begins with digits and a tab.
@@ -97,8 +101,6 @@ class SentenceReader:
         counts: dict[str, int],
         progress: Callable[[int], None] | None = None,
     ):
-        if format not in ("auto", "plain", "leipzig"):
-            raise UserError(f"the corpus format {format!r} is none of: auto, plain, leipzig.")
         self._path = path
         self._leipzig = {"auto": None, "plain": False, "leipzig": True}[format]
         self._max_line_bytes = max_line_bytes
@@ -123,6 +125,9 @@ class SentenceReader:
         if following is None:
             return None
         offset, text = following
+        if self._line_number == 1 and b"\r" in text.rstrip(b"\r") and b"\n" not in text and (
+                len(text) <= self._max_line_bytes):  # or else it is too long, and may be cut
+            raise BadInput(f"{self._path} is all one line: {_CARRIAGE_RETURNS}.")
         lines = text.split(b"\n")
         if not lines[-1]:
             lines.pop()
@@ -401,9 +406,9 @@ def split_corpus(
     dict
         The manifest, made of what JSON can hold: "sides", for each side the list of its parts in
         order, each with "digest", "sentences" and "bytes"; "counts" of "files", "bytes", "lines",
-        "empty", "set_aside" and "sentences"; and "files", for each file of `corpus`
+        "empty", "set_aside" and "sentences"; "files", for each file of `corpus`
         "side" (of its own sentences before any is drawn), "path", "sentences" and "bytes"
-        (decompressed).
+        (decompressed); and "remarks", lines on what may not be meant.
 
     Raises
     ------
@@ -411,15 +416,6 @@ def split_corpus(
         On a corpus that is empty, unreadable, damaged, or changes while it is read; on the first
         bad line, unless they are set aside; on a side without sentences.
     """
-    if on_bad_line not in ("stop", "set_aside"):
-        raise UserError(f"on_bad_line is {on_bad_line!r}: it must be stop or set_aside.")
-    if min(valid_share, test_share) < 0 or valid_share + test_share >= 1:
-        raise UserError(
-            f"the shares of the validation and test sides, {valid_share} and {test_share}, must "
-            "not be negative and must leave room for training: their sum must be below 1."
-        )
-    if sentences_per_part < 1:
-        raise UserError(f"sentences_per_part is {sentences_per_part}: it must be at least 1.")
     drawn_shares = (0.0 if corpus.patterns["valid"] else valid_share,
                     0.0 if corpus.patterns["test"] else test_share)
 
@@ -442,11 +438,12 @@ def split_corpus(
         )
 
     known_parts = KnownParts(parts_folder, known)
+    beginnings = _beginnings(corpus.files)
     with contextlib.ExitStack() as stack:
         handle_bad_line: Callable[[BadLine], None] = _stop
         if on_bad_line == "set_aside":
             handle_bad_line = stack.enter_context(_set_aside(set_aside_file))
-        for file in _in_reading_order(corpus.files):
+        for file in sorted(corpus.files, key=lambda file: (beginnings[file], file.digest)):
             before = dict(counts)
             reader = SentenceReader(
                 file.path,
@@ -470,33 +467,69 @@ def split_corpus(
                             keep(side, part)
             file_counts[file] = {
                 "side": file.side,
-                "path": str(file.path).encode("utf-8", "backslashreplace").decode(),
+                "path": one_line(str(file.path)),
                 "sentences": counts["sentences"] - before["sentences"],
                 "bytes": counts["bytes"] - before["bytes"],
             }
         for side in SIDES:
             for part in cutters[side].finish():
                 keep(side, part)
-        _check_sides(parts, corpus.patterns, counts)
+        if 2 * counts["set_aside"] > counts["lines"] - counts["empty"]:
+            raise BadInput(
+                f"more than half of the lines of the corpus, {counts['set_aside']:,} of "
+                f"{counts['lines'] - counts['empty']:,}, are not valid, so what is left is hardly "
+                "what was meant. With on_bad_line=stop the first is told with its place."
+            )
+        _check_sides(parts, corpus.patterns, counts, drawn_shares, parts_folder)
+        in_order = {file: file_counts[file] for file in corpus.files}
+        remarks = _compare_contents(in_order, beginnings)
         corpus.check_unchanged()
-    return {"sides": parts, "counts": {"files": len(file_counts), **counts},
-            "files": [file_counts[file] for file in corpus.files]}
+    return {"sides": parts, "counts": {"files": len(in_order), **counts},
+            "files": list(in_order.values()), "remarks": remarks}
 
 
-def _in_reading_order(files: Sequence[CorpusFile]) -> list[CorpusFile]:
-    """Files in an order that their names are nothing to, and that few edits change.
+def _beginnings(files: Iterable[CorpusFile]) -> dict[CorpusFile, bytes]:
+    """Digests of how each file begins.
 
-    Parts run across files, so another order makes other parts.
+    They give the order of reading: names are nothing to it, and few edits change it. Parts run
+    across files, so another order makes other parts.
     """
-    def key(file: CorpusFile) -> tuple[bytes, str]:
+    found = {}
+    for file in files:
+        beginning = b""
         with _open(file.path) as raw:
-            pieces = read_text(raw, file.path, _BEGINNING_BYTES)
-            beginning = b""
-            while len(beginning) < _BEGINNING_BYTES and (piece := next(pieces, b"")):
+            for piece in read_text(raw, file.path, _BEGINNING_BYTES, _ARCHIVED):
                 beginning += piece
-        return hashlib.sha256(beginning[:_BEGINNING_BYTES]).digest(), file.digest
+                if len(beginning) >= _BEGINNING_BYTES:
+                    break
+        found[file] = hashlib.sha256(beginning[:_BEGINNING_BYTES]).digest()
+    return found
 
-    return sorted(files, key=key)
+
+def _compare_contents(
+    counts: dict[CorpusFile, dict], beginnings: dict[CorpusFile, bytes]
+) -> list[str]:
+    """Refuse equal texts, however compressed, on two sides, and tell of those on one."""
+    alike: dict[tuple, list[CorpusFile]] = {}
+    for file, of_file in counts.items():
+        if of_file["sentences"]:
+            key = (beginnings[file], of_file["bytes"], of_file["sentences"])
+            alike.setdefault(key, []).append(file)
+    owners: dict[str, tuple[str, Path]] = {}
+    repeated = []
+    for files in alike.values():
+        for file in files if len(files) > 1 else []:
+            digest = hashlib.sha256()
+            with _open(file.path) as raw:
+                for piece in read_text(raw, file.path, _BLOCK_BYTES, _ARCHIVED):
+                    digest.update(piece)
+            first = claim(owners, digest.hexdigest(), file.side, file.path, "hold the same text")
+            if first != file.path:
+                repeated.append(f"{file.path} repeats the text of {first}")
+    if not repeated:
+        return []
+    more = f"; and {len(repeated) - 1:,} more files do so" if len(repeated) > 1 else ""
+    return [f"{repeated[0]}{more}: it counts as often as it is there"]
 
 
 def _parts_of(reader: SentenceReader, cutter: PartCutter, known: KnownParts) -> Iterator[Part]:
@@ -516,23 +549,30 @@ def _parts_of(reader: SentenceReader, cutter: PartCutter, known: KnownParts) -> 
                 break
 
 
-def _check_sides(parts: dict[str, list], patterns: dict[str, str | None], counts: dict) -> None:
+def _check_sides(
+    parts: dict[str, list],
+    patterns: dict[str, str | None],
+    counts: dict,
+    drawn_shares: tuple[float, float],
+    folder: Path,
+) -> None:
     """Refuse a corpus that leaves a side without sentences."""
-    for side in SIDES:
+    for side, share in zip(SIDES, (None, *drawn_shares)):
         if parts[side]:
             continue
-        pattern = patterns[side]
-        if pattern:
-            raise UserError(
-                f"the corpus {pattern} leaves no sentence for the {side} side (of all files "
+        if patterns[side]:
+            raise BadInput(
+                f"the corpus {patterns[side]} leaves no sentence for the {side} side (of all files "
                 f"together {counts['lines']:,} lines were read, {counts['empty']:,} of them empty "
                 f"and {counts['set_aside']:,} set aside). Give a text with one sentence a line."
             )
-        raise UserError(
-            f"the corpus {patterns['train']} is so small ({counts['sentences']:,} sentences) that "
-            f"none was drawn for the {side} side. Give a text for it ({side.upper()}=file), or "
-            f"raise {side}_share."
-        )
+        different = len({sentence for side_parts in parts.values() for part in side_parts
+                         for sentence in _part_sentences(folder, part["digest"])} if share else ())
+        why = (f"{patterns['train']} holds so few different sentences ({different:,}; repeated "
+               "ones lie on one side) that none was drawn for" if share else
+               f"{side}_share is 0, and there is no other text for")
+        raise BadInput(f"{why} the {side} side. Give a text for it ({side.upper()}=file), or "
+                       f"raise {side}_share.")
 
 
 def part_file(folder: Path, digest: str) -> Path:
@@ -563,9 +603,7 @@ def sentences_also_in_training(folder: Path,
     UserError
         When a part cannot be read.
     """
-    def sentences(digest: str) -> list[bytes]:
-        return read_part(part_file(folder, digest)).split(b"\n")[:-1]
-
+    sentences = functools.partial(_part_sentences, folder)
     others = {side: Counter(itertools.chain.from_iterable(map(sentences, parts[side])))
               for side in ("valid", "test")}
     wanted = {*others["valid"], *others["test"]}
@@ -574,6 +612,10 @@ def sentences_also_in_training(folder: Path,
         found |= wanted.intersection(sentences(digest))
     return {side: {sentence: counts[sentence] for sentence in found if sentence in counts}
             for side, counts in others.items()}
+
+
+def _part_sentences(folder: Path, digest: str) -> list[bytes]:
+    return read_part(part_file(folder, digest)).split(b"\n")[:-1]
 
 
 def read_part(path: Path) -> bytes:
@@ -609,7 +651,7 @@ def _publish_part(part: Part, folder: Path) -> None:
 
 
 def _stop(bad: BadLine) -> None:
-    raise UserError(
+    raise BadInput(
         f"{bad.file}, line {bad.line}, byte offset {bad.offset}: {bad.reason}. Correct the line, "
         "or set on_bad_line=set_aside to go on without such lines."
     )
@@ -619,19 +661,22 @@ def _stop(bad: BadLine) -> None:
 def _set_aside(path: Path) -> Iterator[Callable[[BadLine], None]]:
     with (
         publish(path) as temporary,
-        open(temporary, "w", encoding="utf-8", errors="backslashreplace", newline="\n") as table,
+        open(temporary, "w", encoding="utf-8", newline="\n") as table,
     ):
         table.write("file\tline\toffset\treason\traw\n")
 
         def write(bad: BadLine) -> None:
             raw = repr(bad.raw)[2:-1]
-            file = str(bad.file).translate({ord("\t"): "\\t", ord("\n"): "\\n"})
-            table.write(f"{file}\t{bad.line}\t{bad.offset}\t{bad.reason}\t{raw}\n")
+            table.write(f"{one_line(str(bad.file))}\t{bad.line}\t{bad.offset}\t{bad.reason}\t{raw}\n")
 
         yield write
 
 
 # Reading
+
+
+_CARRIAGE_RETURNS = ("do its lines end with CR alone? Bring them to LF, as with tr '\\r' '\\n' "
+                     "<OLD >NEW")
 
 
 class _Unusable(Exception):
@@ -646,7 +691,8 @@ def _sentence(line: bytes, leipzig: bool, max_line_bytes: int) -> bytes:
     """The sentence of one line (without its line end), or _Unusable."""
     line = line.removesuffix(b"\r")
     if len(line) > max_line_bytes:
-        raise _Unusable(f"the line is longer than max_line_bytes ({max_line_bytes:,})")
+        hint = f" ({_CARRIAGE_RETURNS})" if b"\r" in line else ""
+        raise _Unusable(f"the line is longer than max_line_bytes ({max_line_bytes:,}){hint}")
     nul = line.find(b"\0")
     if nul >= 0:
         hint = " (is it UTF-16? bring it to UTF-8)" if line.count(b"\0") * 4 > len(line) else ""
@@ -660,7 +706,9 @@ def _sentence(line: bytes, leipzig: bool, max_line_bytes: int) -> bytes:
     if leipzig and text.strip():
         identifier, tab, text = text.partition("\t")
         if not (tab and _is_identifier(identifier)):
-            raise _Unusable("no id and tab before the sentence, as in the Leipzig corpora")
+            raise _Unusable("no id and tab before the sentence, as in the Leipzig corpora, one of "
+                            "which the first line makes of this file (for plain text set format = "
+                            "plain)")
     return clean(text).encode()
 
 
@@ -745,7 +793,7 @@ def _chunks(
         reported = 0
         gathered: list[bytes] = []
         size = 0
-        for piece in itertools.chain(read_text(raw, path, _BLOCK_BYTES), [None]):
+        for piece in itertools.chain(read_text(raw, path, _BLOCK_BYTES, _ARCHIVED), [None]):
             if piece is not None:
                 gathered.append(piece)
                 size += len(piece)

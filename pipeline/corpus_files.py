@@ -8,13 +8,12 @@ import os
 import re
 import urllib.parse
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from model.files import UserError
-from pipeline.artifacts import digest_file
+from model.files import BadInput, UserError, digest_file
 
 SIDES = ("train", "valid", "test")
 
@@ -94,7 +93,7 @@ def corpus_files(pattern: str, working_folder: Path | None = None) -> list[Path]
     except OSError as error:
         raise UserError(f"cannot read the corpus {pattern!r}: {error}.") from error
     if not found:
-        raise UserError(advice)
+        raise BadInput(advice)
     return found
 
 
@@ -104,7 +103,7 @@ def _without_scheme(pattern: str) -> str:
         return pattern
     address = urllib.parse.urlsplit(pattern)
     if address.scheme != "file" or address.netloc not in ("", "localhost"):
-        raise UserError(
+        raise BadInput(
             f"{pattern!r} is no file: only CORPUS may be an address, of http or https. Fetch the "
             "text, and name the file."
         )
@@ -146,7 +145,7 @@ def _folders_below(folder: Path, closed: Path | None, seen: set) -> Iterator[Pat
 
 def _entries(folder: Path, closed: Path | None, left_out_too: bool = False) -> list[Path]:
     if closed is not None and closed.exists() and folder.samefile(closed):
-        raise UserError(
+        raise BadInput(
             f"the working folder {closed} lies in the corpus, which would then hold what is made "
             "of it: name another working folder (WORK), or only the text files as the corpus."
         )
@@ -236,7 +235,7 @@ def find_corpus(
     found = _look(patterns, working_folder)
     by_identity: dict[Identity, tuple[str, Path]] = {}
     for side, path, identity in found:
-        _claim(by_identity, identity, side, path, "are one file")
+        claim(by_identity, identity, side, path, "are one file")
     files = []
     by_digest: dict[str, tuple[str, Path]] = {}
     for side, path, identity in found:
@@ -245,7 +244,7 @@ def find_corpus(
         except OSError as error:
             raise UserError(f"cannot read {path}: {error}.") from error
         if identity.size:
-            _claim(by_digest, files[-1].digest, side, path, "have the same content")
+            claim(by_digest, files[-1].digest, side, path, "have the same content")
     return Corpus(patterns, files, working_folder)
 
 
@@ -265,13 +264,35 @@ def _look(
     return [(side, path, identity) for (side, identity), path in found.items()]
 
 
-def _claim(owners: dict, key: object, side: str, path: Path, fault: str) -> None:
-    """Note whose side it is that something is on, or refuse it where it is on another already."""
+def claim(owners: dict, key: Hashable, side: str, path: Path, fault: str) -> Path:
+    """Note that what a key stands for is on a side.
+
+    Parameters
+    ----------
+    owners : dict
+        What was noted before.
+    key : hashable
+    side : str
+    path : pathlib.Path
+    fault : str
+        What two files have in common where their keys are equal.
+
+    Returns
+    -------
+    pathlib.Path
+        Of the file with this key that was noted first.
+
+    Raises
+    ------
+    UserError
+        When that is on another side.
+    """
     owner, other = owners.setdefault(key, (side, path))
     if owner != side:
         what = f"{path} is" if other == path else f"{other} and {path} {fault}, and are"
-        raise UserError(
+        raise BadInput(
             f"{what} given for {_PURPOSES[owner]} and for {_PURPOSES[side]} both: a perplexity on "
             "text that the model has seen says nothing. Give each files of its own (CORPUS, "
             "VALID, TEST); without VALID or TEST sentences are drawn for it."
         )
+    return other

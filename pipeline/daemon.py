@@ -166,7 +166,9 @@ def start(work: Path, port: int) -> bool:
     state.unlink(missing_ok=True)
     with open(folder / "luigid.log", "a") as log:
         process = subprocess.Popen(
-            [sys.executable, "-c", "from luigi.cmdline import luigid; luigid()",
+            # With the settings as they are read here, not as Luigi reads them.
+            [sys.executable, "-c",
+             "import pipeline.settings; from luigi.cmdline import luigid; luigid()",
              "--address", ADDRESS, "--port", str(port), "--state-path", str(state)],
             stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
     with publish(folder / "pid") as temporary:

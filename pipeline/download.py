@@ -28,7 +28,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from model.files import UserError, publish, try_lock
+from model.files import BadInput, UserError, publish, try_lock
 from model.text_files import read_text
 
 logger = logging.getLogger(__name__)
@@ -229,7 +229,7 @@ def _check_address(url: str) -> None:
     except ValueError:
         valid = False
     if not valid or re.search(r"[\x00-\x20\x7f]", url):
-        raise UserError(f"{url!r} is not an http or https address")
+        raise BadInput(f"{url!r} is not an http or https address")
 
 
 def _fetch_rest(
@@ -259,23 +259,23 @@ def _fetch_rest(
         else:
             raise UserError(f"{url}: unexpected answer {response.status} {response.reason}")
         if size is not None and part.total not in (None, size):
-            raise UserError(
+            raise BadInput(
                 f"{url}: the server's file has {part.total} bytes, {size} are expected: it has "
                 "changed, or the expected size is wrong"
             )
         limit = max_bytes if size is None else None
         if limit is not None and (part.total or 0) > limit:
-            raise UserError(f"{url}: the server's file has {part.total:,} bytes, "
-                            f"{_too_many(limit)}")
+            raise BadInput(f"{url}: the server's file has {part.total:,} bytes, "
+                           f"{_too_many(limit)}")
         while block := _read(response):
             part.append(block)
             if size is not None and part.bytes > size:
                 part.restart(None, None)
-                raise UserError(f"{url}: more than the expected {size} bytes arrived")
+                raise BadInput(f"{url}: more than the expected {size} bytes arrived")
             if limit is not None and part.bytes > limit:
                 arrived = part.bytes
                 part.restart(None, None)
-                raise UserError(f"{url}: {arrived:,} bytes have arrived, {_too_many(limit)}")
+                raise BadInput(f"{url}: {arrived:,} bytes have arrived, {_too_many(limit)}")
             if progress:
                 progress(part.bytes, part.total)
     if part.total is not None and part.bytes < part.total:
@@ -294,8 +294,8 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
         url = arguments[-1]
         before, after = (urllib.parse.urlsplit(each).scheme for each in (request.full_url, url))
         if after != "https" and (before, after) != ("http", "http"):
-            raise UserError(f"{request.full_url}: the server sends on to {url}, which is not "
-                            "followed: only from http to http or https, and from https to https")
+            raise BadInput(f"{request.full_url}: the server sends on to {url}, which is not "
+                           "followed: only from http to http or https, and from https to https")
         return super().redirect_request(request, *arguments)
 
 
@@ -374,7 +374,7 @@ def _verify(url: str, part: _Part, size: int | None, sha256: str | None) -> None
     if resumed:
         # The pieces may not belong together; the whole in one answer will tell.
         raise _Interrupted(f"{wrong}; it is fetched again as a whole")
-    raise UserError(f"{url}: what arrived is not the file that is expected: {wrong}")
+    raise BadInput(f"{url}: what arrived is not the file that is expected: {wrong}")
 
 
 def is_archive(path: Path) -> bool:
@@ -417,10 +417,10 @@ def take_text(fetched: Path, target: Path, url: str, *, max_bytes: int = 16 << 3
         size = max(1, os.fstat(raw.fileno()).st_size)
         for piece in read_text(raw, url, _BLOCK_BYTES):
             if text.tell() == 0 and _WEB_PAGE.match(piece):
-                raise UserError(f"{url} is a web page: give the address of the text itself")
+                raise BadInput(f"{url} is a web page: give the address of the text itself")
             text.write(piece)
             if text.tell() > max_bytes:
-                raise UserError(f"{url} is a text of more than {max_bytes:,} bytes")
+                raise BadInput(f"{url} is a text of more than {max_bytes:,} bytes")
             progress(raw.tell() / size)
     return target
 
@@ -472,19 +472,19 @@ def unpack(
     with _open_archive(archive, max_bytes, lambda share: progress(share / 2)) as (tar, stream):
         for number, member in enumerate(tar, start=1):
             if number > max_files:
-                raise UserError(f"{archive} holds more than {max_files} entries")
+                raise BadInput(f"{archive} holds more than {max_files} entries")
             path = _destination(archive, folder, member)
             names.append(member.name)
             if member.isreg() and fnmatch.fnmatchcase(path.name, pattern):
                 if path in wanted:
-                    raise UserError(f"{archive} holds {member.name!r} twice")
+                    raise BadInput(f"{archive} holds {member.name!r} twice")
                 wanted[path] = member.name
         # The end of the compressed stream carries its checksum.
         while stream.read(_BLOCK_BYTES):
             pass
     if not wanted:
         held = ", ".join(names[:10]) or "nothing"
-        raise UserError(f"{archive} holds no {pattern}; it holds {held}")
+        raise BadInput(f"{archive} holds no {pattern}; it holds {held}")
     with _open_archive(archive, max_bytes, lambda share: progress((1 + share) / 2)) as (tar, _):
         for member in tar:
             path = _destination(archive, folder, member)
@@ -500,17 +500,17 @@ def _destination(archive: Path, folder: Path, member: tarfile.TarInfo) -> Path:
     """Where a member of the archive goes; refuses what is no file or folder inside the folder."""
     # A sparse file is of any length, however small the archive.
     if not (member.isreg() or member.isdir()) or member.issparse():
-        raise UserError(
+        raise BadInput(
             f"{archive} holds {member.name!r}, which is neither a plain file nor a folder"
         )
     if member.size < 0:
-        raise UserError(f"{archive} holds {member.name!r} with an impossible size")
+        raise BadInput(f"{archive} holds {member.name!r} with an impossible size")
     try:
         path = (folder / member.name).resolve()
     except ValueError:
-        raise UserError(f"{archive} holds the impossible name {member.name!r}") from None
+        raise BadInput(f"{archive} holds the impossible name {member.name!r}") from None
     if not path.is_relative_to(folder.resolve()):
-        raise UserError(f"{archive} holds {member.name!r}, which leads out of {folder}")
+        raise BadInput(f"{archive} holds {member.name!r}, which leads out of {folder}")
     return path
 
 
@@ -532,7 +532,7 @@ class _BoundedReader:
 
     def read(self, count: int) -> bytes:
         if count > 1 << 20:
-            raise UserError(f"{self._archive} holds a header of {count} bytes")
+            raise BadInput(f"{self._archive} holds a header of {count} bytes")
         self._check(self._stream.tell() + count)
         self._on_read()
         return self._stream.read(count)
@@ -553,7 +553,7 @@ class _BoundedReader:
     def _check(self, position: int) -> None:
         # Reading goes in blocks, so up to a block beyond the end may be asked for.
         if position > self._max_bytes + _BLOCK_BYTES:
-            raise UserError(f"{self._archive} unpacks to more than {self._max_bytes} bytes")
+            raise BadInput(f"{self._archive} unpacks to more than {self._max_bytes} bytes")
 
 
 @contextlib.contextmanager

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,11 +15,10 @@ from pathlib import Path
 import luigi
 
 from model.files import UserError
-from pipeline.artifacts import Artifact, by_age, receipts
+from pipeline.artifacts import Artifact, by_age, fingerprint, receipts
 from pipeline.corpus import part_digest
 from pipeline.tasks import SplitCorpus, Stage, TrainModel, all_needs
 
-_FINGERPRINT = re.compile(r"[0-9a-f]{24}")
 _OF_A_MODEL = ("model.h5", "best.h5", "last.h5", "best.damaged", "last.damaged", "log.jsonl",
                "job.json", "training.json", "evaluate.json", ".lock")
 
@@ -107,12 +105,12 @@ def models(work: Path) -> list[Model]:
 
 def _stopped_trainings(work: Path, known: set[Path]) -> Iterator[Model]:
     for folder in sorted((work / "models").glob("*")):
-        if folder in known or not _FINGERPRINT.fullmatch(folder.name):
+        if folder in known:
             continue
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-            job = json.loads((folder / "job.json").read_text())
-            if Path(job["folder"]).name == folder.name:
-                yield Model(folder, dict(job["network"]))
+            ingredients = json.loads((folder / "training.json").read_text())["ingredients"]
+            if fingerprint(ingredients) == folder.name:
+                yield Model(folder, ingredients["network"])
 
 
 def in_use(root: luigi.Task) -> Path:

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from model.files import DamagedFile, UserError, publish
+from model.files import BadInput, DamagedFile, UserError, publish
 
 
 def run_model_command(command: str, job: dict, job_file: Path,
@@ -33,13 +33,13 @@ def run_model_command(command: str, job: dict, job_file: Path,
     Raises
     ------
     UserError
-        With the command's own message, when it failed.
+        With the command's own message, when it failed; BadInput where it says so.
     DamagedFile
         When it failed because of a damaged file.
     """
     with publish(job_file) as temporary:
         temporary.write_text(json.dumps(job, indent=1))
-    error, damaged = None, None
+    error, damaged, failure = None, None, UserError
     with subprocess.Popen(
             [sys.executable, "-m", "model", command, str(job_file),
              "--with-parent", str(os.getpid())],
@@ -52,12 +52,13 @@ def run_model_command(command: str, job: dict, job_file: Path,
                 continue
             if "error" in report:
                 error, damaged = report["error"], report.get("damaged")
+                failure = BadInput if report.get("bad_input") else UserError
             else:
                 say(report["status"], report["share"])
     if damaged:
         raise DamagedFile(damaged, error or "")
     if process.returncode:
-        raise UserError(error or f"python -m model {command} {how_it_ended(process.returncode)}")
+        raise failure(error or f"python -m model {command} {how_it_ended(process.returncode)}")
 
 
 _PERHAPS = {

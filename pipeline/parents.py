@@ -10,15 +10,16 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import itertools
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from model.checkpoint import Checkpoint, read_checkpoint
-from model.files import UserError, publish
+from model.files import BadInput, UserError, digest_file, publish
 from model.lineage import TrainingText
-from pipeline.artifacts import Artifact, by_age, differences, digest_file, fingerprint, receipts
+from pipeline.artifacts import Artifact, by_age, differences, fingerprint, receipts
 from pipeline.corpus import sentences_also_in_training
 
 _SENTENCE_DIGEST_BYTES = 16
@@ -96,6 +97,10 @@ class Training:
         """Where the training's folder says what it is."""
         return self.artifact.path.with_name("training.json")
 
+    def can_be_used(self) -> bool:
+        """Whether its model is whole, or it has left a checkpoint to go on from."""
+        return self.artifact.is_whole() or self.artifact.path.with_name("last.h5").exists()
+
     def record(self, splits: Splits) -> None:
         """Publish what the training is, before it begins, so that it goes on as the same."""
         with publish(self.record_path) as temporary:
@@ -135,8 +140,8 @@ def wanted_training(work: Path, ingredients: dict, settings: dict, splits: Split
         named = Path(warm_start).expanduser()
         refused = _refusal_of(_read(named), splits)
         if refused:
-            raise UserError(f"[training] warm_start = {warm_start}: the model must not be the "
-                            f"parent of this training: {refused}")
+            raise BadInput(f"[training] warm_start = {warm_start}: the model must not be the "
+                           f"parent of this training: {refused}")
     parent = digest_file(named) if named else None
 
     def may_begin_with(started_from: str | None) -> bool:
@@ -144,12 +149,12 @@ def wanted_training(work: Path, ingredients: dict, settings: dict, splits: Split
             return started_from == parent
         return started_from is None or warm_start == "true"
 
-    for training, held_out in (*_finished(work), *_begun(work)):
+    for training, held_out in itertools.chain(_finished(work), _begun(work)):
         of_it = dict(training.artifact.ingredients)
         started_from = of_it.pop("started_from", "unknown")
         if of_it == ingredients and may_begin_with(started_from) and (
                 started_from is None or held_out == splits.held_out
-                or _may_still_be(training, splits)):
+                or _may_still_be(training, splits)) and training.can_be_used():
             return training
 
     if named:
@@ -167,19 +172,17 @@ def _new(work: Path, ingredients: dict, started_from: str | None, previous: Path
 
 
 def _finished(work: Path) -> Iterator[tuple[Training, dict | None]]:
-    """Trainings whose model is whole, and the held-out texts that they began with."""
+    """Trainings that have ended, and the held-out texts that they began with."""
     for receipt in _newest_first(work):
         artifact = Artifact.of_receipt(work, receipt)
-        if artifact and artifact.is_whole():
+        if artifact:
             yield Training(artifact), receipt["notes"].get("held_out")
 
 
 def _begun(work: Path) -> Iterator[tuple[Training, dict | None]]:
-    """Trainings that have left a checkpoint to go on from."""
-    begun = [path for path in work.glob("models/*/training.json")
-             if path.with_name("last.h5").exists()]
-    for path in sorted(begun, key=lambda path: path.with_name("last.h5").stat().st_mtime_ns,
-                       reverse=True):
+    """Trainings that have begun, the latest first."""
+    for path in sorted(work.glob("models/*/training.json"),
+                       key=lambda path: path.stat().st_mtime_ns, reverse=True):
         try:
             record = json.loads(path.read_text())
             artifact = Artifact(work, "models", "model", path.with_name("model.h5"),
@@ -249,4 +252,4 @@ def _read(path: Path) -> Checkpoint:
     try:
         return read_checkpoint(path)
     except (UserError, OSError) as error:
-        raise UserError(f"[training] warm_start = {path}: {error}") from error
+        raise BadInput(f"[training] warm_start = {path}: {error}") from error

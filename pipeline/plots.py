@@ -52,7 +52,9 @@ class Plots:
         from matplotlib.backends.backend_svg import FigureCanvasSVG
         from matplotlib.figure import Figure
 
-        with matplotlib.rc_context(_STYLE):
+        with matplotlib.rc_context():
+            matplotlib.rcdefaults()
+            matplotlib.rcParams.update(_STYLE)
             figure = Figure(figsize=_INCHES)
             FigureCanvasSVG(figure)
             axes = figure.add_subplot(xlabel=xlabel, ylabel=ylabel)
@@ -66,7 +68,7 @@ class Plots:
         svg = buffer.getvalue().replace(_TEXT, "currentColor")
         if self.folder is not None:
             with publish(self.folder / f"{name}.svg") as temporary:
-                temporary.write_text(svg)
+                temporary.write_text(svg, encoding="utf-8")
         return svg[svg.index("<svg"):]
 
     def sentence_lengths(self, counts: dict[int, int]) -> dict[str, str]:

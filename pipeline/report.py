@@ -43,7 +43,7 @@ class Sources:
     step_counts : dict
         For each side the number of sentences by number of steps (words + 1).
     log : path
-        The training's log.
+        The training's log; need not exist any more.
     metrics, evaluation : dict
         Of the evaluation: the figures, and the details.
     receipts : list of dict
@@ -86,7 +86,7 @@ def write_report(sources: Sources, path: Path, *,
         "sentence lengths": lambda: plots.sentence_lengths(
             {steps - 1: count for steps, count in sources.step_counts["train"].items()}),
         "coverage": lambda: plots.coverage(*_coverage(sources)),
-        "learning curves": lambda: plots.learning(updates, validations),
+        "learning curves": lambda: plots.learning(updates, validations) if updates else {},
         "perplexity by length": lambda: plots.bars(
             "by_length", "words in the sentence",
             [(row["label"], row["perplexity"]) for row in by_length]),
@@ -101,11 +101,12 @@ def write_report(sources: Sources, path: Path, *,
     frequent, outside = _frequent_words(sources)
     _render(path, "report.html",
             metrics=sources.metrics, counts=sources.manifest["counts"],
-            files=sources.manifest["files"], sides=_sides(sources),
+            files=sources.manifest["files"], remarks=sources.manifest["remarks"],
+            sides=_sides(sources),
             buckets=len(sources.step_counts["train"]),
             frequent=frequent, outside=outside, types=len(sources.types_counts[0]),
             plots={name: Markup(svg) for name, svg in drawn.items()},
-            updates=len(updates), validations=validations,
+            validations=validations, log=sources.log,
             by_length=by_length, by_word=by_word, samples=sources.evaluation["samples"],
             surprising=test["most_surprising"][:_SURPRISING_LISTED],
             provenance=provenance(sources.receipts),
@@ -127,7 +128,7 @@ def write_training_page(log: Path, path: Path, *, status: str, share: float,
     refresh_seconds : int or None
         How often a browser is to load the page again; None when the training has ended.
     """
-    updates, validations = read_log(log) if log.exists() else ([], [])
+    updates, validations = read_log(log)
     drawn = Plots(None).learning(updates, validations) if updates else {}
     _render(path, "training.html", status=status, share=share, refresh_seconds=refresh_seconds,
             plots={name: Markup(svg) for name, svg in drawn.items()}, updates=len(updates),
@@ -137,10 +138,10 @@ def write_training_page(log: Path, path: Path, *, status: str, share: float,
 
 
 def read_log(path: Path) -> tuple[list[dict], list[dict]]:
-    """The entries of a training's log: its updates, and its validations."""
+    """The entries of a training's log, if there is one: its updates, and its validations."""
     updates: list[dict] = []
     validations: list[dict] = []
-    for line in path.read_text().splitlines():
+    for line in path.read_text().splitlines() if path.exists() else ():
         try:
             entry = json.loads(line)
         except ValueError:
@@ -337,7 +338,8 @@ def _render(path: Path, template: str, **values: object) -> None:
         "moment": lambda value: time.strftime("%Y-%m-%d %H:%M", time.localtime(value)),
     }
     with publish(path) as temporary:
-        temporary.write_text(environment.get_template(template).render(values), encoding="utf-8")
+        page = environment.get_template(template).render(values)
+        temporary.write_text(page, encoding="utf-8", errors="backslashreplace")
 
 
 def _duration(seconds: float) -> str:

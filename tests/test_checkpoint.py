@@ -6,7 +6,12 @@ import h5py
 import numpy as np
 import pytest
 
-from model.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
+from model.checkpoint import (
+    Checkpoint,
+    publish_model,
+    read_checkpoint,
+    write_checkpoint,
+)
 from model.files import UserError, write_hdf5
 from model.lineage import TrainingText
 from model.vocabulary import Vocabulary
@@ -61,6 +66,18 @@ def test_another_format_version_is_refused(tmp_path):
         file.attrs["format_version"] = 99
     with pytest.raises(UserError, match="version 99"):
         read_checkpoint(tmp_path / "new.h5")
+
+
+def test_a_published_model_has_no_state_of_the_training(tmp_path, checkpoint):
+    write_checkpoint(tmp_path / "a.h5", checkpoint)
+    for name in ("model.h5", "again.h5"):
+        publish_model(tmp_path / "a.h5", tmp_path / name)
+    assert (tmp_path / "model.h5").read_bytes() == (tmp_path / "again.h5").read_bytes()
+    model = read_checkpoint(tmp_path / "model.h5")
+    expected = dataclasses.replace(checkpoint, optimiser=[], random_states=[])
+    for field in dataclasses.fields(Checkpoint):
+        np.testing.assert_equal(getattr(model, field.name), getattr(expected, field.name))
+    assert list(model.parameters) == list(checkpoint.parameters)
 
 
 def test_a_failed_write_leaves_the_old_checkpoint(tmp_path, checkpoint):

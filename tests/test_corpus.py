@@ -4,8 +4,10 @@ import bz2
 import collections
 import gzip
 import hashlib
+import io
 import lzma
 import os
+import tarfile
 import unicodedata
 
 import numpy as np
@@ -124,6 +126,10 @@ def test_reading_in_blocks_equals_reading_whole(tmp_path_factory, text, mark, bl
     path.write_bytes(content)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(corpus, "_BLOCK_BYTES", block_bytes)
+        if "\r" in text.rstrip("\r") and "\n" not in text:
+            with pytest.raises(UserError, match="all one line"):
+                read(path)
+            return
         sentences, bad, counts = read(path)
     expected = naive_sentences(content)
     assert sentences == expected and not bad
@@ -139,6 +145,14 @@ def test_only_line_feeds_end_a_sentence(tmp_path):
     inner = "a\rb\vc\fd\x1ce\x85f\u2028g\u2029h"
     path.write_bytes(f"{inner}\r\n\r\n  second \n".encode())
     assert read(path)[0] == [inner, "second"]
+
+
+@pytest.mark.parametrize("lines", [2, 10_000])
+def test_carriage_returns_alone_are_named(tmp_path, lines):
+    path = tmp_path / "corpus.txt"
+    path.write_bytes(b"Jesus wept.\r" * lines)
+    with pytest.raises(UserError, match=r"corpus.txt.*lines end with CR alone\? Bring them to LF"):
+        split_corpus(find_corpus(str(path)), tmp_path / "parts", tmp_path / "aside")
 
 
 def test_text_is_brought_to_nfc(tmp_path):
@@ -264,6 +278,21 @@ def test_bad_lines_are_set_aside_in_a_table(tmp_path):
     assert len(rows) == 3
 
 
+def test_lines_that_are_set_aside_may_not_be_most_of_a_corpus(tmp_path):
+    path = tmp_path / "corpus.txt"
+    others = write_others(tmp_path)
+    for good, fits in ((3, True), (2, False)):  # and the one of each other side
+        path.write_bytes(b"good\n\n" * good + b"b\xe4d\n" * 5)
+        table = tmp_path / f"{good}.tsv"
+        arguments = find_corpus(str(path), *others), tmp_path / "parts", table
+        if fits:
+            assert split_corpus(*arguments, on_bad_line="set_aside")["counts"]["set_aside"] == 5
+        else:
+            with pytest.raises(UserError, match="more than half of the lines.*, 5 of 9, are not"):
+                split_corpus(*arguments, on_bad_line="set_aside")
+        assert table.exists() == fits
+
+
 def test_utf_16_is_recognised(tmp_path):
     path = tmp_path / "corpus.txt"
     path.write_bytes("some text\n".encode("utf-16-le"))
@@ -297,8 +326,28 @@ def test_ids_of_leipzig_corpora_are_dropped(tmp_path):
     path.write_text("Plain.\n1\tJesus wept.\n")
     assert read(path)[0] == ["Plain.", "1\tJesus wept."]
     assert read(path, format="leipzig")[0] == ["Jesus wept."]
-    with pytest.raises(UserError, match="format 'csv'"):
-        read(path, format="csv")
+
+
+def test_the_archive_of_a_leipzig_corpus_is_read(tmp_path):
+    texts = {"train": VERSES * 50, "valid": VERSES[:1], "test": VERSES[1:2]}
+    for side, verses in texts.items():
+        text = "".join(f"{n}\t{verse}\n" for n, verse in enumerate(verses, 1)).encode()
+        with tarfile.open(tmp_path / f"{side}.tar.gz", "w:gz") as archive:
+            for name, content in (("words.txt", b"1\tthe\n"), ("sentences.txt", text)):
+                member = tarfile.TarInfo(f"{side}_1K/{side}_1K-{name}")
+                member.size = len(content)
+                archive.addfile(member, io.BytesIO(content))
+    found = find_corpus(*(str(tmp_path / f"{side}.tar.gz") for side in SIDES))
+    manifest = split_corpus(found, tmp_path / "parts", tmp_path / "aside")
+    for side, verses in texts.items():
+        assert read_parts(tmp_path / "parts", manifest, side) == [verses]
+
+
+def test_what_was_taken_for_a_leipzig_corpus_says_how_to_have_it_read_as_plain_text(tmp_path):
+    path = tmp_path / "corpus.txt"
+    path.write_text("1984\tJesus wept.\nRejoice evermore.\n")
+    with pytest.raises(UserError, match=r"line 2.* no id and tab.*set format = plain"):
+        split_corpus(find_corpus(str(path)), tmp_path / "parts", tmp_path / "aside")
 
 
 # Sides
@@ -358,14 +407,10 @@ def test_a_side_without_sentences_is_an_error(tmp_path):
         split(tmp_path, [], valid=VERSES, test=VERSES[:2])
     with pytest.raises(UserError, match="test.txt leaves no sentence for the test side"):
         split(tmp_path, VERSES, valid=VERSES[:2], test=["", " "])
-    with pytest.raises(UserError, match=r"so small \(1 sentences\).*VALID=file"):
-        split(tmp_path, ["In the beginning"])
-    with pytest.raises(UserError, match="must leave room for training"):
-        split(tmp_path, VERSES, valid_share=0.5, test_share=0.5)
-    with pytest.raises(UserError, match="on_bad_line is 'skip'"):
-        split(tmp_path, VERSES, on_bad_line="skip")
-    with pytest.raises(UserError, match="sentences_per_part is 0"):
-        split(tmp_path, VERSES, sentences_per_part=0)
+    with pytest.raises(UserError, match=r"few different sentences \(1; .*VALID=file"):
+        split(tmp_path, ["In the beginning"] * 5000)
+    with pytest.raises(UserError, match=r"^valid_share is 0, and .*VALID=file"):
+        split(tmp_path, VERSES * 100, valid_share=0)
 
 
 def count_also_in_training(folder, parts):
@@ -407,6 +452,37 @@ def test_sentences_are_not_counted_in_a_damaged_part(tmp_path):
     path.write_bytes(path.read_bytes().replace(b"Jesus", b"jesus"))
     with pytest.raises(DamagedFile, match=path.name):
         count_also_in_training(tmp_path / "parts", digests)
+
+
+def test_the_same_text_on_two_sides_is_seen_through_compression(tmp_path):
+    content = "".join(f"{verse}\n" for verse in VERSES).encode()
+    (tmp_path / "train.txt").write_bytes(content * 2)
+    (tmp_path / "valid.txt").write_bytes(content)
+    (tmp_path / "test").write_bytes(gzip.compress(content))
+    with pytest.raises(UserError, match="valid.txt and .*test hold the same text, and are given"):
+        split_corpus(find_corpus(*(str(tmp_path / name) for name in (
+            "train.txt", "valid.txt", "test"))), tmp_path / "parts", tmp_path / "aside")
+
+
+def test_text_that_is_twice_on_one_side_is_told(tmp_path):
+    content = "".join(f"{verse}\n" for verse in VERSES).encode()
+    folder = tmp_path / "corpus"
+    folder.mkdir()
+    others = write_others(tmp_path)
+
+    def remarks():
+        found = find_corpus(str(folder), *others)
+        return split_corpus(found, tmp_path / "parts", tmp_path / "aside")["remarks"]
+
+    (folder / "a.txt").write_bytes(content)
+    (folder / "c.txt").write_bytes(content.replace(b"J", b"j"))
+    assert remarks() == []
+    (folder / "b.gz").write_bytes(gzip.compress(content))
+    remark, = remarks()
+    assert remark.startswith(f"{folder}/b.gz repeats the text of {folder}/a.txt: ")
+    (folder / "d.txt").write_bytes(content)
+    remark, = remarks()
+    assert "repeats the text of" in remark and "and 1 more files do so" in remark
 
 
 # Parts
@@ -491,10 +567,12 @@ def test_a_line_that_grew_in_nfc_is_too_long_where_it_comes_again(tmp_path):
     sentences = [f"{line} {n}" for n in range(100)]
     options = {"sentences_per_part": 10, "max_line_bytes": 100, "on_bad_line": "set_aside"}
     manifest, sides = split(tmp_path, sentences, VERSES, VERSES[:2], **options)
-    again = ["short", *(sentence for part in sides["train"] for sentence in part)]
+    grown = [sentence for part in sides["train"] for sentence in part]
+    short = list(map(str, range(200)))
+    again = [*short, *grown]
     changed, _ = split(tmp_path, again, VERSES, VERSES[:2], known=known(manifest), **options)
     assert changed["counts"]["set_aside"] == len(sentences)
-    again = [*again[1:], again[0]]
+    again = [*grown, *short]
     changed, _ = split(tmp_path, again, VERSES, VERSES[:2], known=known(manifest), **options)
     assert changed["counts"]["set_aside"] == len(sentences)
 

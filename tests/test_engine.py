@@ -98,3 +98,28 @@ def test_headers_are_compiled_once_and_a_damaged_result_does_no_harm(tmp_path):
         shutil.rmtree(folder)
     assert run(code, env=environment).splitlines()[-1] == want
     assert not compiled.exists()  # GCC had tried to read it
+
+
+# As a lawful name can be; what Theano reads its settings with knows quotes, commas and comments.
+@pytest.mark.parametrize("name", ["""a, b #'"$`%(x)s\\\\ =;*é\n~""", " x "])
+def test_any_name_of_a_working_folder_will_do(tmp_path, name):
+    code = ("import os, model.engine, theano; print(theano.config.base_compiledir =="
+            "os.path.join(os.environ['PIPELINE_WORK'], 'theano'))")
+    environment = {**os.environ, "PIPELINE_WORK": str(tmp_path / name), "THEANO_FLAGS": ""}
+    assert run(code, env=environment).splitlines()[-1] == "True"
+
+
+def test_settings_of_theanos_that_are_the_users_are_not_obeyed(tmp_path):
+    (tmp_path / ".theanorc").write_text("[global]\nfloatX = float64\n")
+    code = "import model.engine, theano; print(theano.config.floatX, theano.config.optimizer)"
+    environment = {**os.environ, "HOME": str(tmp_path), "PIPELINE_WORK": str(tmp_path),
+                   "PIPELINE_ENVIRONMENT": "", "THEANO_FLAGS": "floatX=float64,optimizer=None"}
+    assert run(code, env=environment) == "float32 o4"
+
+
+def test_a_compile_cache_that_cannot_be_is_one_clear_error(tmp_path):
+    (tmp_path / "file").write_text("")
+    code = ("from model.files import UserError\ntry: import model.engine\n"
+            "except UserError as error: print(error)")
+    environment = {**os.environ, "PIPELINE_WORK": str(tmp_path / "file")}
+    assert "where you may not write" in run(code, env=environment)

@@ -14,8 +14,9 @@ from unittest import mock
 import pytest
 
 from model.files import DamagedFile, UserError
-from pipeline import corpus, gc, tasks
-from tests.jobs import Job, pretend, reset_settings, results, sentences, write
+from pipeline import artifacts, corpus, gc, tasks
+from pipeline.artifacts import fingerprint
+from tests.jobs import Job, pretend, reset_settings, results, sentences, state, write
 
 
 @pytest.fixture
@@ -106,12 +107,6 @@ def encoded(made):
     return [title for title in made if title.startswith("EncodePart")]
 
 
-def state(folder):
-    """What a reader of the folder can see of its files."""
-    return {path: (path.stat().st_mtime_ns, path.stat().st_ino, path.stat().st_size)
-            for path in folder.rglob("*") if path.is_file()}
-
-
 def anew(job, tmp_path):
     """The shards that the job's corpus has when nothing was made before."""
     work, job.work = job.work, tmp_path / "anew"
@@ -127,7 +122,9 @@ def border(job, parts=3):
     return sum(part["sentences"] for part in manifest[:parts])
 
 
-def test_an_unchanged_rerun_makes_and_writes_nothing(job):
+def test_an_unchanged_rerun_makes_and_writes_nothing(job, monkeypatch):
+    # The corpus was written a moment ago, but nothing writes to it any more.
+    monkeypatch.setattr(artifacts, "_SETTLED_NANOSECONDS", 0)
     assert stages(job.build(ROOT)) == {"SplitCorpus", "TokenizePart", "BuildVocabulary",
                                        "EncodePart", "TrainModel", "EvaluatePerplexity"}
     before = state(job.work)
@@ -146,6 +143,7 @@ def test_a_touch_reruns_nothing(job):
 
 
 def test_an_unchanged_corpus_is_not_read_again(job, monkeypatch):
+    monkeypatch.setattr(artifacts, "_SETTLED_NANOSECONDS", 0)
     job.build()
 
     def refuse(path):
@@ -491,6 +489,34 @@ def test_a_damaged_part_is_found_when_it_is_read_and_then_made_again(job):
     assert job.build() == {}
 
 
+def test_without_the_training_s_log_the_evaluation_is_made_again(job):
+    job.build(ROOT)
+    before = results(job.work)["metrics.json"]
+    for log in job.work.glob("models/*/log.jsonl"):
+        log.unlink()
+    assert job.build(ROOT) == {}
+    (job.work / "report" / "metrics.json").unlink()
+    assert stages(job.build(ROOT)) == {"EvaluatePerplexity"}
+    assert results(job.work)["metrics.json"] == before
+
+
+def test_an_unchanged_folder_of_files_is_looked_at_once(job, folder, monkeypatch):
+    looks = []
+    original = artifacts._identity
+    monkeypatch.setattr(artifacts, "_identity", lambda path: looks.append(str(path))
+                        or original(path))
+    fingerprints = mock.Mock(side_effect=fingerprint)
+    monkeypatch.setattr(tasks, "fingerprint", fingerprints)
+    assert job.build() == {}
+    # Once more where it has changed a moment ago, to be sure that it is at rest.
+    assert all(1 <= looks.count(str(path)) <= 2 for path in folder.iterdir())
+    of_corpus = [call for call in fingerprints.call_args_list if "files" in call.args[0]]
+    assert len(of_corpus) == 1
+    fingerprints.reset_mock()
+    assert job.why() == {}
+    assert len([call for call in fingerprints.call_args_list if "files" in call.args[0]]) == 1
+
+
 def test_why_tells_what_comes_first_and_runs_nothing(job):
     work = job.work
     assert job.why(ROOT)["SplitCorpus"] == "it was never made"
@@ -589,10 +615,9 @@ def test_models_are_removed_only_by_name(job):
     # A training that was stopped has no receipt yet.
     job.set("network", num_units=7)
     job.build(tasks.EncodeCorpus)
-    stopped = job.root(tasks.TrainModel).artifact().path.parent
-    stopped.mkdir()
-    (stopped / "job.json").write_text(json.dumps({"folder": str(stopped), "network": {}}))
-    (stopped / "last.h5").write_text("")
+    training = job.root(tasks.TrainModel).training()
+    training.record(job.root(tasks.SplitCorpus).splits())
+    stopped = training.record_path.parent
     found = gc.models(job.work)
     assert [model.folder for model in found] == [stopped, *folders]
     used = folders[2]

@@ -74,9 +74,9 @@ def test_it_is_made_once(checkout, built):
     make(checkout, [])
     link = checkout / ".venv"
     assert os.readlink(link) == f".venvs/{environment_for(checkout, []).name}"
-    before = link.lstat()
+    before = link.lstat().st_ino
     make(checkout, [])
-    assert built == [["test"]] and link.lstat() == before
+    assert built == [["test"]] and link.lstat().st_ino == before
 
 
 def test_a_change_makes_another_beside_it_and_the_one_before_stays(checkout):
@@ -328,3 +328,22 @@ def test_what_is_installed_is_what_the_constraints_say():
                  for found in distributions() if found.name not in ("pip", "lstm-batch-pipeline")}
     wanted = {name: version for name, version in exact.items() if name in installed}
     assert wanted == {name: installed[name] for name in wanted} and "theano" in wanted
+
+
+def test_the_checkout_is_found_from_any_folder(tmp_path):
+    (tmp_path / ".venvs" / "real").mkdir(parents=True)
+    (tmp_path / ".venv").symlink_to(".venvs/real")
+    for folder in (".venv", ".venvs/real"):
+        code = (f"import sys; sys.prefix = {str(tmp_path / folder)!r}\n{make_environment._CHECKOUT}"
+                "print(sys.path[-1])")
+        found = subprocess.run([sys.executable, "-I", "-c", code], cwd="/", check=True,
+                               stdout=subprocess.PIPE, text=True).stdout
+        assert found == f"{tmp_path}\n"
+
+
+def test_the_requirements_are_those_of_the_project_and_of_extras():
+    shown = subprocess.run(
+        [sys.executable, "-I", "-c", make_environment._REQUIREMENTS, REPOSITORY / "pyproject.toml",
+         "bench"], check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines()
+    assert "Theano==1.0.5" in shown and any(line.startswith("torch==") for line in shown)
+    assert not any(line.startswith("pytest") for line in shown)

@@ -1,7 +1,10 @@
 """score, sample and info, as people call them."""
 
+import dataclasses
+import gzip
 import json
 import math
+import os
 import re
 import subprocess
 import sys
@@ -17,7 +20,9 @@ from model.evaluation import evaluate
 from model.inference import load_network, read_model
 from model.shards import ShardReader, write_shard
 from model.training import compile_log_probabilities
+from model.vocabulary import Vocabulary
 from pipeline.corpus import split_corpus
+from pipeline.corpus_files import find_corpus
 from pipeline.tokens import write_tokens
 from tests.lstm_reference import forward_and_gradients
 
@@ -139,6 +144,18 @@ def test_scores_do_not_depend_on_what_else_is_scored(capsys, made, tmp_path, mon
             assert other["log_probability"] == pytest.approx(line["log_probability"], rel=1e-6)
 
 
+def test_a_model_whose_training_had_no_unknown_word_says_so(capsys, made, tmp_path):
+    checkpoint = read_model(made["model"])
+    words, counts = checkpoint.vocabulary.words, list(checkpoint.vocabulary.counts)
+    counts[checkpoint.vocabulary.unknown] = 0
+    write_checkpoint(tmp_path / "model.h5", dataclasses.replace(
+        checkpoint, vocabulary=Vocabulary(words, tuple(counts))))
+    (tmp_path / "known.txt").write_text("the lamp\n")
+    for text, said in ((made["text"], True), (tmp_path / "known.txt", False)):
+        code, _, error = call(capsys, "score", text, "--model", tmp_path / "model.h5")
+        assert (code, "only perplexity_without_unk means something" in error) == (0, said)
+
+
 def test_base_10_and_the_table(capsys, made):
     natural, total = score(capsys, made, made["text"])
     code, output, _ = call(capsys, "score", made["text"], "--model", made["model"], "--base", "10")
@@ -171,8 +188,10 @@ def test_special_words_and_invisible_characters_are_read_as_the_corpus_reads_the
     text = tmp_path / "text.txt"
     text.write_text("the <unk> said unto the <unk>\n<s> the o\u00adil </s>\n<s> </s>\n\u200b\n"
                     "<UNK>\nthe <unk>.\n")
-    manifest = split_corpus(str(text), str(text), str(text), parts_folder=tmp_path,
-                            set_aside_file=tmp_path / "none")
+    for name in ("train", "valid"):
+        (tmp_path / name).write_text(f"{name}\n")
+    corpus = find_corpus(str(tmp_path / "train"), str(tmp_path / "valid"), str(text))
+    manifest = split_corpus(corpus, parts_folder=tmp_path, set_aside_file=tmp_path / "none")
     part, = manifest["sides"]["test"]
     write_tokens(tmp_path / f"{part['digest']}.txt", tmp_path / "tokens.h5", lowercase=True)
     write_shard(tmp_path / "tokens.h5", made["vocabulary"], tmp_path / "shard.h5")
@@ -202,6 +221,26 @@ def test_text_that_cannot_be_scored_is_one_clear_error(capsys, made, tmp_path, c
     code, _, error = call(capsys, "score", tmp_path / "text", "--model", made["model"])
     assert code == 1
     assert re.fullmatch(f"error: .*{message}.*\n", error)
+
+
+def test_compressed_text_is_read_as_the_corpus_is(capsys, made, tmp_path):
+    (tmp_path / "text.gz").write_bytes(gzip.compress(Path(made["text"]).read_bytes()))
+    assert score(capsys, made, tmp_path / "text.gz") == score(capsys, made, made["text"])
+    (tmp_path / "text.gz").write_bytes((tmp_path / "text.gz").read_bytes()[:-9])
+    code, _, error = call(capsys, "score", tmp_path / "text.gz", "--model", made["model"])
+    assert code == 1
+    assert re.fullmatch("error: .*text.gz is truncated: its compressed data end.*\n", error)
+
+
+def test_a_file_may_have_any_name(made, tmp_path):
+    path = tmp_path / os.fsdecode(b"caf\xe9 \xff")
+    command = [sys.executable, "-m", "model", "score", path, "--model", made["model"]]
+    for exists in (False, True):
+        if exists:
+            path.write_text("the lamp\n")
+        found = subprocess.run(command, capture_output=True, text=True)
+        assert found.returncode == 1 - exists and "Traceback" not in found.stderr
+        assert exists or "caf\\udce9 \\udcff: No such file" in found.stderr
 
 
 def test_a_byte_order_mark_is_no_part_of_the_longest_line(capsys, made, tmp_path, monkeypatch):

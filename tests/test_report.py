@@ -69,6 +69,7 @@ def make_sources(tmp_path, make_shards):
         digest = "0123456789abcdef" * 4
         return Sources(
             manifest={"sides": {"train": part, "valid": part, "test": part}, "counts": counts,
+                      "remarks": ["<i>.txt repeats the text of another"],
                       "files": [{"side": "train", "path": "<i>.txt", "sentences": 8,
                                  "bytes": 500}]},
             vocabulary=vocabulary, types_counts=count_types([read_types(folder / "tokens0.h5")]),
@@ -134,7 +135,8 @@ def test_the_report_says_all_and_needs_no_network(tmp_path, make_sources):
     assert not re.search(r"url\((?!#)|@import|<script|<link[^>]*stylesheet", page.source)
     for text in ("words in the sentence", "training tokens covered (%)", "tokens per second",
                  "learning rate", "rate halved", "time (minutes)", "(an empty sentence)",
-                 "Sentences that also occur in training 2 (25"):
+                 "Sentences that also occur in training 2 (25",
+                 "<i>.txt repeats the text of another."):
         assert text in page.words()
 
 
@@ -183,6 +185,7 @@ def test_the_report_counts_the_words_of_a_list_that_do_not_occur(tmp_path, make_
 
 def test_a_tiny_corpus_has_a_report_too(tmp_path, make_sources):
     sources = make_sources(["a a", "a a"], size=2000, log=log_lines(updates=1), set_aside=0)
+    sources.metrics["train"]["updates"] = 1
     write_report(sources, tmp_path / "index.html")
     text = Page(tmp_path / "index.html").words()
     assert "None: every word of the training side is in the vocabulary" in text
@@ -244,6 +247,17 @@ def test_a_few_very_long_sentences_leave_room_for_the_others():
         drawn = Plots(None).sentence_lengths({10: 300, 20: 199, 900: count})["sentence_lengths"]
         assert text in drawn and "of up to 900 words" in drawn
     assert "not shown" not in Plots(None).sentence_lengths({10: 5, 900: 5})["sentence_lengths"]
+
+
+def test_a_report_without_the_training_s_log_has_all_but_the_curves(make_sources, tmp_path):
+    sources = make_sources()
+    whole, without = tmp_path / "whole.html", tmp_path / "without.html"
+    write_report(sources, whole)
+    sources.log.unlink()
+    write_report(sources, without)
+    assert "is gone, so no curve can be drawn" in without.read_text()
+    assert "is gone, so no curve" not in whole.read_text()
+    assert whole.read_text().count("<figure>") == without.read_text().count("<figure>") + 4
 
 
 def test_the_log_is_read_up_to_a_half_written_line(tmp_path):

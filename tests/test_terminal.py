@@ -6,7 +6,7 @@ import unicodedata
 
 import pytest
 
-from model.terminal import printable
+from model.terminal import one_line, printable
 from tests.jobs import REPOSITORY, Job
 
 BIDI_CONTROLS = [chr(n) for n in (0x61C, 0x200E, 0x200F, *range(0x202A, 0x202F),
@@ -35,7 +35,7 @@ def run(code, **options):
 
 PRINTS = """
 import sys
-from model.terminal import guard_output
+from model.terminal import guard_output, one_line
 guard_output(needed={needed})
 for stream in (sys.stdout, sys.stderr):
     for _ in range(3):
@@ -97,3 +97,9 @@ def test_the_names_of_files_do_not_steer_the_terminal(tmp_path):
     code, output = job.run("run", "--scheduler", "local")
     assert code == 1
     assert "file/\\u001b[2Jno\\u202etxt" in output and "\x1b" not in output
+
+
+def test_names_are_printed_on_one_line_whatever_they_are():
+    assert one_line("café 東京 a\\b") == "café 東京 a\\b"
+    odd = "a\tb\n\r\x1b[31m\u202e\udcff"
+    assert one_line(odd) == r"a\tb\n\r\x1b[31m\u202e\udcff"

@@ -68,3 +68,28 @@ def test_a_name_that_promises_another_content_is_an_error(suffix):
 def test_what_is_no_text_is_named(content, what):
     with pytest.raises(UserError, match=f"corpus is {what}"):
         read(content)
+
+
+@pytest.mark.parametrize("compression", ["", "gz", "xz"])
+def test_the_member_of_an_archive(compression):
+    content = archive(compression)
+    (piece,) = {read_member(content, pattern) for pattern in ("*.txt", "text*")}
+    assert piece == TEXT
+    with pytest.raises(UserError, match="an archive without a file .*.csv: .*It holds text.txt"):
+        read_member(content, "*.csv")
+    for size in (len(content) // 2, len(content) - 6 if compression else 1000):
+        with pytest.raises(UserError, match="corpus is truncated|cannot read corpus"):
+            read_member(content[:size], "*.txt")
+
+
+def test_an_archive_with_two_such_members_is_an_error():
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w:gz") as made:
+        for name in ("a/1.txt", "b/2.txt"):
+            made.addfile(tarfile.TarInfo(name))
+    with pytest.raises(UserError, match="several files .*.txt, a/1.txt and b/2.txt: unpack it"):
+        read_member(stream.getvalue(), "*.txt")
+
+
+def read_member(content, pattern):
+    return b"".join(read_text(io.BufferedReader(io.BytesIO(content)), "corpus", 1000, pattern))

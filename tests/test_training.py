@@ -16,11 +16,14 @@ import theano
 from model import training
 from model.checkpoint import read_checkpoint
 from model.configuration import OPTIMISERS
+from model.evaluation import evaluate
 from model.files import DamagedFile, UserError
+from model.inference import load_network
 from model.lineage import TrainingText
 from model.network import NetworkConfig, build_network
-from model.shards import ShardReader
+from model.shards import ShardReader, write_shard
 from model.training import Diverged, Stopped, TrainingConfig, TrainingJob, WorkClock, train
+from pipeline.tokens import write_tokens
 
 CONFIG = dict(
     optimiser="adam", rate=0.02, window=32, denominator="sentences", micro_batch_sentences=16,
@@ -117,6 +120,24 @@ def test_the_log_has_a_line_for_every_update_and_validation(uninterrupted, corpu
     assert len(validations) == 4
     assert read_checkpoint(uninterrupted.last).history == validations
     assert updates[-1]["rate"] < updates[0]["rate"] == CONFIG["rate"]
+
+
+def test_a_word_that_training_never_has_does_not_choose_the_best(tmp_path, corpus):
+    matrix, train_shards, _, vocabulary = corpus
+    assert not vocabulary.counts[vocabulary.unknown]
+    lines = sample(np.random.default_rng(8), matrix, 50)
+    (tmp_path / "text.txt").write_text("".join(f"{line} zebra\n" for line in lines))
+    write_tokens(tmp_path / "text.txt", tmp_path / "tokens.h5", lowercase=True)
+    write_shard(tmp_path / "tokens.h5", vocabulary, tmp_path / "valid.h5")
+    valid_shards = [tmp_path / "valid.h5"]
+    learned = job(tmp_path, (matrix, train_shards, valid_shards, vocabulary), max_epochs=1)
+    train(learned)
+    checkpoint = read_checkpoint(learned.model)
+    score = training.compile_log_probabilities(load_network(checkpoint))
+    figures = evaluate(score, ShardReader(valid_shards), vocabulary).totals.figures()
+    assert figures["perplexity"] > 1.2 * figures["perplexity_without_unk"]
+    assert checkpoint.position["best_perplexity"] == pytest.approx(
+        figures["perplexity_without_unk"], rel=1e-6)
 
 
 @pytest.mark.parametrize("stop_at", [3, 150, 333])

@@ -168,11 +168,6 @@ def test_a_malformed_word_list_is_an_error_that_names_the_line(tmp_path, content
         build_vocabulary(count("ab"), 1, size=9, word_list=path, lowercase=True)
 
 
-def test_a_size_without_room_for_words_is_an_error():
-    with pytest.raises(UserError, match="vocabulary size is 3: it includes <unk>, <s>, </s>"):
-        build_vocabulary(count("ab"), 1, size=3)
-
-
 def test_words_are_encoded_and_unknown_ones_are_unk():
     vocabulary = Vocabulary(("the", "<unk>", "</s>", "<s>", "a"), (5, 4, 3, 3, 2))
     assert (vocabulary.unknown, vocabulary.end, vocabulary.start) == (1, 2, 3)

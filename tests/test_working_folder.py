@@ -65,3 +65,12 @@ def test_a_folder_of_another_user_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "stat", lambda *_: os.stat_result((0o40755, 0, 0, 1, 7, 0, 0, 0, 0, 0)))
     with pytest.raises(UserError, match=r"belongs to another user \(7\)"):
         claim(tmp_path)
+
+
+def test_a_folder_that_no_program_can_be_loaded_from_is_refused(tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(os, "statvfs", lambda path: asked.append(path) or os.statvfs_result(
+        (4096, 4096, 1, 1, 1, 1, 1, 1, os.ST_NOEXEC, 255)))
+    with pytest.raises(UserError, match="mounted with noexec") as refused:
+        claim(tmp_path / "new" / "er")
+    assert asked == [tmp_path] and "\n" not in str(refused.value) and not listing(tmp_path)
