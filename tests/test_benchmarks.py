@@ -163,7 +163,7 @@ def test_machine_and_memory():
     assert family_memory(2**22 + 1) == 0  # no such process
 
 
-def test_a_checkpoint_is_written_without_a_copy_in_memory(work, capsys):
+def test_writing_a_checkpoint_is_measured(work, capsys):
     assert main(["--quick", "--only", "checkpoints"]) == 0
     result = json.loads((work / "bench" / "quick" / "bench.json").read_text())["checkpoints"]
     figures = result["result"]
