@@ -18,11 +18,14 @@ import hashlib
 import importlib
 import importlib.metadata
 import importlib.util
+import io
+import logging
 import os
 import shlex
 import shutil
 import subprocess
 import sys
+import tempfile
 import types
 import warnings
 from pathlib import Path
@@ -190,6 +193,58 @@ def _precompile_headers() -> None:
     GCC_compiler.compile_str = staticmethod(compile_str)
 
 
+class CannotCompile(UserError):
+    """Theano cannot compile a function, or keep what it has compiled.
+
+    Parameters
+    ----------
+    error : Exception
+        What went wrong.
+    """
+
+    def __init__(self, error: Exception):
+        lines = [line.strip() for line in str(error).replace(". ", "\n").splitlines()]
+        told = [line for line in lines if any(sign in line for sign in _SIGNS)]
+        self.reason = (told or list(filter(None, lines)) or [type(error).__name__])[0].lstrip("('")
+        super().__init__()
+
+    def __str__(self) -> str:
+        # Not from the arguments: Theano puts its own before them, with the node of the graph.
+        return (f"Theano cannot compile the network: {self.reason}. Check the free space and the "
+                f"permissions of {_cache()} and of {tempfile.gettempdir()}")
+
+
+_SIGNS = ("No space left", "Disk quota exceeded", "File too large", "Read-only", "not permitted",
+          "ermission denied", "error:")
+
+
+def _cache() -> Path:
+    return Path(environment.work_folder()).resolve() / "theano"
+
+
+def _explain_failures() -> None:
+    """Let a module that cannot be compiled, loaded or kept be one error for people."""
+    from theano.gof.cmodule import GCC_compiler, ModuleCache
+    from theano.gof.utils import MethodNotDefined
+
+    def explained(function):
+        @functools.wraps(function)
+        def call(*arguments, **options):
+            try:
+                with contextlib.redirect_stdout(io.StringIO()):  # where it has left the code
+                    return function(*arguments, **options)
+            except (CannotCompile, NotImplementedError, MethodNotDefined):
+                raise  # the last two: there is no code for it, and Theano does without
+            except Exception as error:
+                # Where Theano only wanted to simplify a graph it goes on, after a traceback.
+                logging.getLogger("theano").setLevel(logging.CRITICAL)
+                raise CannotCompile(error) from error
+        return call
+
+    GCC_compiler.compile_str = staticmethod(explained(GCC_compiler.compile_str))
+    ModuleCache.module_from_key = explained(ModuleCache.module_from_key)
+
+
 def _import() -> None:
     if "theano" in sys.modules:
         raise ImportError("import model.engine before theano and lasagne")
@@ -199,10 +254,17 @@ def _import() -> None:
         _remedy_python()
         _remedy_numpy()
         _configure()
-        import theano  # noqa: F401
+        try:
+            with contextlib.redirect_stdout(io.StringIO()):
+                import theano  # noqa: F401
+        except ImportError:
+            raise
+        except Exception as error:  # it compiles some code of its own
+            raise CannotCompile(error) from error
 
         _remedy_lasagne()
         _precompile_headers()
+        _explain_failures()
         import lasagne  # noqa: F401
 
 

@@ -45,7 +45,11 @@ def run_model_command(command: str, job: dict, job_file: Path,
              "--with-parent", str(os.getpid())],
             stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True) as process:
         for line in process.stdout or ():
-            report = json.loads(line)
+            try:
+                report = json.loads(line)
+            except ValueError:  # a library's own message
+                print(line, end="", file=sys.stderr)
+                continue
             if "error" in report:
                 error, damaged = report["error"], report.get("damaged")
                 failure = BadInput if report.get("bad_input") else UserError

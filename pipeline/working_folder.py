@@ -68,17 +68,18 @@ def only_one_run(work: Path) -> Iterator[None]:
     """Claim the working folder and hold its lock; wait, and say so, while another run holds it."""
     claim(work)
     with writing(work):
-        lock = open(work / ".lock", "a+")  # noqa: SIM115
+        # Without a buffer, which a full disk would keep from being emptied.
+        lock = open(work / ".lock", "a+b", buffering=0)  # noqa: SIM115
     with lock:
         if not try_lock(lock):
             lock.seek(0)
-            print(f"another run (process {lock.read().strip()}) is at work in {work}; waiting "
-                  "until it ends", file=sys.stderr)
+            holder = lock.read().decode().strip()
+            print(f"another run (process {holder}) is at work in {work}; waiting until it ends",
+                  file=sys.stderr)
             wait_for_lock(lock)
         with writing(work):
             lock.truncate(0)
-            lock.write(f"{os.getpid()}\n")
-            lock.flush()
+            lock.write(f"{os.getpid()}\n".encode())
         yield
 
 

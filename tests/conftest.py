@@ -1,6 +1,7 @@
 """What all tests share: one compile cache for all runs, double precision where it is asked for."""
 
 import os
+import subprocess
 
 os.environ.setdefault("PIPELINE_WORK", "data/test-work")
 # Processes that tests start get what the tests say, and what the developer's shell says but this.
@@ -29,6 +30,25 @@ def float64():
 @pytest.fixture
 def random():
     return np.random.default_rng(20130801)
+
+
+@pytest.fixture
+def full_disk(tmp_path):
+    """A function that mounts a disk of so many KiB; skipped where that is not allowed."""
+    mounted = []
+
+    def mount(size):
+        folder = tmp_path / f"{size} KiB"
+        folder.mkdir()
+        if subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}k", "tmpfs", str(folder)],
+                          capture_output=True).returncode:
+            pytest.skip("mounting is not allowed here")
+        mounted.append(folder)
+        return folder
+
+    yield mount
+    for folder in mounted:
+        subprocess.run(["umount", str(folder)], check=True)
 
 
 @pytest.fixture(scope="session")

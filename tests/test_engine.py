@@ -100,6 +100,27 @@ def test_headers_are_compiled_once_and_a_damaged_result_does_no_harm(tmp_path):
     assert not compiled.exists()  # GCC had tried to read it
 
 
+# The disk is full while Theano itself is compiled, a module is linked, a key is written.
+@pytest.mark.parametrize("size", [4, 60, 160, 240, 500])
+def test_a_full_disk_while_compiling_is_one_clear_error(full_disk, size):
+    folder = full_disk(size)
+    code = ("from model.files import UserError\n"
+            "try:\n"
+            " from model import engine\n"
+            " import theano, theano.tensor as T\n"
+            " x, y = T.matrices(2)\n"
+            " for n in range(4):\n"
+            "  theano.function([x, y], T.tanh(x * n + T.exp(y)) + T.dot(x, y).sum())\n"
+            "except UserError as error: print(error)")
+    environment = {**os.environ, "PIPELINE_WORK": str(folder / "work"), "THEANO_FLAGS": ""}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True,
+                          text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("Theano cannot compile the network: ")
+    assert "No space left on device" in done.stdout and str(folder) in done.stdout
+    assert done.stdout.count("\n") == 1 and "Traceback" not in done.stderr
+
+
 # As a lawful name can be; what Theano reads its settings with knows quotes, commas and comments.
 @pytest.mark.parametrize("name", ["""a, b #'"$`%(x)s\\\\ =;*é\n~""", " x "])
 def test_any_name_of_a_working_folder_will_do(tmp_path, name):

@@ -259,6 +259,16 @@ def test_a_full_disk_publishes_nothing_and_the_next_run_goes_on(job, limit):
     job.run_local()
 
 
+# The disk is full in the lock, in tokens, in the training.
+@pytest.mark.parametrize("size", [4, 60, 340])
+def test_a_small_disk_is_one_clear_error(job, full_disk, size):
+    job.work = full_disk(size) / "work"
+    code, output = job.run("run", "--scheduler", "local")
+    assert code in (1, 30) and "No space left on device" in output
+    assert "Traceback" not in output
+    assert not list(job.work.rglob(".*.tmp"))
+
+
 def test_two_runs_at_once(job):
     first, second = (job.start("run", "--scheduler", "local") for _ in range(2))
     outputs = [process.communicate(timeout=300)[0] for process in (first, second)]
