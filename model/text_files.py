@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 _ZSTANDARD_INPUT_BYTES = 4096  # zstandard inflates all that it is given at once, at most some
 # 32,000-fold (one character repeated): so one step gives 128 MiB at most
 _PIECE_BYTES = 1 << 16  # of a text that is read line by line
+_LARGEST_HEADER_BYTES = 1 << 20  # of an archive, and any honest one is far smaller
 _BEGINNING_BYTES = 512  # what tells the kind of a file lies within
 
 
@@ -127,13 +128,24 @@ def _checked(
     yield from pieces
 
 
+class _Entry(tarfile.TarInfo):
+    """An archive's entry whose further headers, which tarfile reads whole, are bounded."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> _Entry:
+        entry = super().frombuf(buf, encoding, errors)
+        if entry.size > _LARGEST_HEADER_BYTES and not (entry.isreg() or entry.isdir()):
+            raise tarfile.TarError(f"it holds a header of {entry.size:,} bytes")
+        return entry
+
+
 def _member(
     pieces: Iterator[bytes], name: str | os.PathLike, size: int, pattern: str
 ) -> Iterator[bytes]:
     """The pieces of the member of a tar archive whose name fits a pattern."""
     names, found = [], []
     stream = io.BufferedReader(_Joined(pieces))
-    with tarfile.open(fileobj=stream, mode="r|") as archive:
+    with tarfile.open(fileobj=stream, mode="r|", tarinfo=_Entry) as archive:
         for entry in archive:
             names.append(entry.name)
             if not entry.isreg() or not fnmatch.fnmatchcase(Path(entry.name).name, pattern):
