@@ -163,6 +163,28 @@ def test_gc_lists_and_removes_when_told_so(finished, tmp_path):
     assert code == 1 and output.count("\n") == 1 and f"there is no model {name}" in output
 
 
+def test_models_are_kept_up_to_a_number_and_the_log_to_a_size(finished, tmp_path):
+    original, _ = finished
+    job = Job(tmp_path / "job", train=200)
+    shutil.copytree(original.work, job.work)
+    log = job.work / "log" / "run.log"
+    lines = [re.sub("^[-0-9:, ]*", "", line) for line in log.read_text().splitlines()]
+    assert "DEBUG Asking scheduler for work..." in lines
+    assert len(lines) == len({*lines}) + sum(
+        lines.count(line) - 1 for line in {*lines} if not line.startswith("DEBUG"))
+    log.write_text("x" * (11 << 20))
+    first, = job.work.glob("models/*")
+    job.set("training", seed=2)
+    job.set("run", keep_models=1)
+    output = job.run_local()
+    assert f"removed the model {first}: [run] keep_models = 1" in output
+    second, = job.work.glob("models/*")
+    assert second != first and second.name in str(job.metrics()["train"]["model"])
+    assert log.stat().st_size < 1 << 20
+    assert log.with_name("run.log.1").stat().st_size == 11 << 20
+    assert job.run("why") == (0, "nothing has changed: a run would do nothing\n")
+
+
 def test_the_tasks_can_be_run_by_luigi_itself(finished):
     job, _ = finished
     before = job.metrics()
