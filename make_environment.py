@@ -224,12 +224,14 @@ def swap(root: Path, folder: Path) -> None:
     """Let ``.venv`` be a link to an environment, in one step."""
     link = root / ".venv"
     if link.is_dir() and not link.is_symlink():
-        # As earlier versions made it: a folder, that no link can be renamed over.
-        users = processes_in(link)
-        if users:
+        # As earlier versions made it: a folder, that no link can be renamed over. What else runs
+        # from it, as the daemon or an editor's helpers, may run for ever.
+        jobs = [process for process, arguments in processes_in(link).items()
+                if arguments[1:3] in (["-m", "pipeline"], ["-m", "model"])]
+        if jobs:
             raise SetUpError(
                 "a job still runs from .venv, which was made by an earlier version, so it cannot "
-                f"be replaced now (process {', '.join(map(str, users))}); run again when the job "
+                f"be replaced now (process {', '.join(map(str, jobs))}); run again when the job "
                 "has ended")
         link.rename(root / ".venvs" / f"earlier-{os.getpid()}")
     new = root / f".venv.{os.getpid()}"
@@ -257,10 +259,10 @@ def remove(root: Path) -> None:
     link = root / ".venv"
     with _only_one(root):
         folders = [*(root / ".venvs").glob("*"), *([] if link.is_symlink() else [link])]
-        users = [process for folder in folders for process in processes_in(folder)]
+        users = [str(process) for folder in folders for process in processes_in(folder)]
         if users:
-            raise SetUpError(f"the environment is in use (process {', '.join(map(str, users))}); "
-                             "it can be removed when nothing runs from it")
+            raise SetUpError(f"the environment is in use (process {', '.join(users)}); it can be "
+                             "removed when nothing runs from it")
         if link.is_symlink():
             link.unlink()
         for folder in folders:
@@ -269,22 +271,23 @@ def remove(root: Path) -> None:
             (root / ".venvs").rmdir()
 
 
-def processes_in(folder: Path) -> list[int]:
-    """The processes that run a Python of an environment, without the Luigi daemon of an old one.
+def processes_in(folder: Path) -> dict[int, list[str]]:
+    """The processes that run a Python of an environment, and their command lines.
 
-    Told by their command lines, which are there to be read whoever the process belongs to.
+    These are there to be read whoever a process belongs to.
     """
-    found = []
+    found = {}
     for process in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
-            program = os.fsdecode((process / "cmdline").read_bytes().split(b"\0")[0])
+            line = os.fsdecode((process / "cmdline").read_bytes()).split("\0")
+            program = line[0]
             if not program.startswith("/"):
                 if not program.endswith("bin/python"):
                     continue
                 program = os.path.join(os.readlink(process / "cwd"), program)
             if Path(program).is_relative_to(folder):
-                found.append(int(process.name))
-    return sorted(found)
+                found[int(process.name)] = line
+    return found
 
 
 def _is_current(root: Path, wanted: Path) -> bool:

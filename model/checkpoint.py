@@ -12,6 +12,7 @@ import numpy as np
 
 from model.files import UserError, open_hdf5, to_json, write_hdf5
 from model.lineage import TrainingText
+from model.untrusted import array, odd_content
 from model.vocabulary import Vocabulary
 
 FORMAT = "lstm-language-model-checkpoint"
@@ -140,7 +141,7 @@ def read_checkpoint(path: str | os.PathLike) -> Checkpoint:
         When its bytes are not as they were written.
     """
     try:
-        with open_hdf5(path) as file:
+        with odd_content(path, "checkpoint"), open_hdf5(path) as file:
             if file.attrs.get("format") != FORMAT:
                 raise UserError(f"{path} is not a checkpoint of this project")
             if file.attrs["format_version"] != FORMAT_VERSION:
@@ -148,23 +149,31 @@ def read_checkpoint(path: str | os.PathLike) -> Checkpoint:
                     f"{path} is a checkpoint of format version {file.attrs['format_version']}; "
                     f"this program reads version {FORMAT_VERSION}")
             content: dict[str, Any] = {
-                name: json.loads(_text(file[name]))
+                name: json.loads(_text(file, name))
                 for name in ("settings", "position", "history", "ancestry")}
             for name in _TEXTS:
                 if name in file:
-                    content[name] = TrainingText(**json.loads(_text(file[name])))
+                    content[name] = TrainingText(**json.loads(_text(file, name)))
             for name in ("optimiser", "random_states"):
                 # A published model has none.
-                content[name] = [file[name][key][()] for key in sorted(file.get(name, ()))]
+                content[name] = [array(file[name], key, "fiu")
+                                 for key in sorted(file.get(name, ()))]
             return Checkpoint(
-                parameters={name: value[()] for name, value in file["parameters"].items()},
-                vocabulary=Vocabulary(
-                    words=tuple(_text(file["vocabulary/words"]).split("\n")),
-                    counts=tuple(file["vocabulary/counts"][()].tolist())),
+                parameters={name: array(file["parameters"], name, "f")
+                            for name in file["parameters"]},
+                vocabulary=_vocabulary(file["vocabulary"]),
                 **content)
     except FileNotFoundError:
         raise UserError(f"there is no checkpoint {path}") from None
 
 
-def _text(dataset: h5py.Dataset) -> str:
-    return dataset[()].tobytes().decode()
+def _vocabulary(group: h5py.Group) -> Vocabulary:
+    try:
+        return Vocabulary(words=tuple(_text(group, "words").split("\n")),
+                          counts=tuple(array(group, "counts", "i", 1).tolist()))
+    except UserError as error:  # which names no file
+        raise ValueError(str(error)) from None
+
+
+def _text(group: h5py.Group, name: str) -> str:
+    return array(group, name, "u", 1).tobytes().decode()

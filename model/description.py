@@ -11,9 +11,16 @@ import numpy as np
 from model.checkpoint import FORMAT, read_checkpoint
 from model.files import DamagedFile, UserError, open_hdf5
 from model.shards import load
+from model.untrusted import odd_content, try_out
 
 
 def describe(path: str | os.PathLike) -> dict:
+    """Describe a shard or a checkpoint, whoever made it; see `description`."""
+    try_out(path)
+    return description(path)
+
+
+def description(path: str | os.PathLike) -> dict:
     """Describe a shard or a checkpoint; all its bytes are checked.
 
     Parameters
@@ -31,7 +38,7 @@ def describe(path: str | os.PathLike) -> dict:
         When it is neither, or damaged.
     """
     try:
-        with open_hdf5(path) as file:
+        with odd_content(path, "shard and no checkpoint"), open_hdf5(path) as file:
             is_checkpoint = file.attrs.get("format") == FORMAT
             if is_checkpoint:
                 content = _of_checkpoint(path, file)

@@ -53,6 +53,8 @@ def isolate(module: str) -> None:
     here = {name: value for name, value in os.environ.items() if name != _MARK}
     # Not the link .venv, which may come to name another environment.
     python = os.path.join(os.path.realpath(sys.prefix), "bin", "python")
+    if not os.path.exists(python):  # no virtual environment, and a Python of another name
+        python = sys.executable
     flags = sys.flags
     if os.environ.get(_MARK) != str(os.getpid()) and (
             here != wanted or sys.executable != python or not flags.utf8_mode

@@ -17,9 +17,12 @@ import stat
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any, BinaryIO
+from typing import IO, TYPE_CHECKING, Any, BinaryIO
 
 import h5py
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
 
 
 class UserError(Exception):
@@ -71,13 +74,27 @@ def _finite(value: object) -> object:
 _TEMPORARY = re.compile(r"\..+\.(\d+)\.lstm-batch-pipeline\.tmp$")
 
 
-def digest_file(path: str | os.PathLike) -> str:
-    """SHA-256 of a file's bytes, in hexadecimal."""
+def digest_file(path: str | os.PathLike, size: int | None = None) -> str:
+    """SHA-256 of a file's bytes, of all or of the first ones, in hexadecimal."""
     digest = hashlib.sha256()
-    with open(path, "rb") as file:
+    with open_beginning(path, size) as file:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
+
+
+def open_beginning(path: str | os.PathLike, size: int | None) -> io.BufferedReader:
+    """Open a file to be read as if it ended after so many bytes: it may be growing."""
+    return open(path, "rb") if size is None else io.BufferedReader(_Beginning(path, size))
+
+
+class _Beginning(io.FileIO):
+    def __init__(self, path: str | os.PathLike, size: int):
+        super().__init__(path)
+        self._size = size
+
+    def readinto(self, buffer: Buffer) -> int:
+        return super().readinto(memoryview(buffer)[: max(0, self._size - self.tell())]) or 0
 
 
 @contextlib.contextmanager

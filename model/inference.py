@@ -18,6 +18,7 @@ from model.checkpoint import Checkpoint, read_checkpoint
 from model.files import DamagedFile, UserError
 from model.network import Network, NetworkConfig, build_network
 from model.training import set_parameters
+from model.untrusted import odd_content, try_out
 from model.vocabulary import Vocabulary
 
 # Sentences that are drawn side by side.
@@ -47,21 +48,60 @@ def current_model(work: str | os.PathLike) -> Path:
 def read_model(path: str | os.PathLike) -> Checkpoint:
     """Read a checkpoint that the user named; raises UserError when it is none."""
     try:
-        return read_checkpoint(path)
+        try_out(path)
+        checkpoint = read_checkpoint(path)
+        with odd_content(path, "checkpoint"):
+            _check_settings(checkpoint)
+        return checkpoint
     except DamagedFile as error:
         raise UserError(f"{path} cannot be used as a model: {error.reason}.") from error
     except OSError as error:
         raise UserError(f"{path} cannot be used as a model: {error.strerror or error}.") from error
-    except KeyError as error:
-        raise UserError(f"{path} cannot be used as a model: it lacks {error}.") from error
+
+
+def _check_settings(checkpoint: Checkpoint) -> None:
+    """Raises ValueError, LookupError or TypeError for settings that no model of ours has."""
+    if not isinstance(checkpoint.settings["tokenization"]["lowercase"], bool):
+        raise ValueError("lowercase is neither true nor false")
+    try:
+        config = NetworkConfig(**checkpoint.settings["network"])
+    except UserError as error:
+        raise ValueError(str(error)) from None
+    # Before memory is taken for them: the weights of the gates, and those of the last layer.
+    units, words = config.num_units, len(checkpoint.vocabulary)
+    least = units * (4 * (words + (2 * config.num_layers - 1) * units) + words)
+    if sum(value.size for value in checkpoint.parameters.values()) < least:
+        raise ValueError(f"it has fewer weights than a network of {units:,} units needs")
 
 
 def load_network(checkpoint: Checkpoint) -> Network:
-    """Rebuild a checkpoint's network, with its weights."""
+    """Rebuild a checkpoint's network, with its weights.
+
+    Raises
+    ------
+    UserError
+        When the weights are not those of its network, or not finite.
+    """
     network = build_network(NetworkConfig(**checkpoint.settings["network"]),
                             len(checkpoint.vocabulary.words))
+    given = dict(checkpoint.parameters)
+    for parameter in lasagne.layers.get_all_params(network.output):
+        name, value = parameter.name, given.pop(parameter.name, None)
+        wanted = parameter.get_value(borrow=True)
+        if value is None or value.shape != wanted.shape or value.dtype != wanted.dtype:
+            found = "lacks it" if value is None else f"has it as {_kind(value)}"
+            raise UserError(f"the model cannot be used: its network needs {name} as "
+                            f"{_kind(wanted)}, and the checkpoint {found}")
+        if not np.isfinite(value).all():
+            raise UserError(f"the model cannot be used: {name} is not finite")
+    if given:
+        raise UserError(f"the model cannot be used: its network has no {', '.join(given)}")
     set_parameters(network, checkpoint.parameters)
     return network
+
+
+def _kind(value: np.ndarray) -> str:
+    return f"{value.dtype} of shape {value.shape}"
 
 
 def compile_next_word(network: Network) -> Callable[[np.ndarray], np.ndarray]:

@@ -37,6 +37,7 @@ import h5py
 import numpy as np
 
 from model.files import DamagedFile, UserError, open_hdf5, write_hdf5
+from model.untrusted import array, dataset, odd_content
 from model.vocabulary import Vocabulary
 
 FORMAT_VERSION = 1
@@ -198,7 +199,8 @@ def load(path: str | os.PathLike, vocabulary_digest: str | None = None) -> Shard
         When it is of another vocabulary or another version of the format, or cannot be read.
     """
     with _open_shard(path, vocabulary_digest) as (file, layout):
-        return Shard(**vars(layout), indices=file["inputs/indices"][()])
+        return Shard(**vars(layout),
+                     indices=_checked(layout, array(file["inputs"], "indices", "u", 1)))
 
 
 class ShardReader:
@@ -261,7 +263,7 @@ class ShardReader:
                 continue
             try:
                 with h5py.File(layout.path, "r") as file:
-                    found = file["inputs/indices"][rows].reshape(-1, steps)
+                    found = _checked(layout, file["inputs/indices"][rows]).reshape(-1, steps)
             except (OSError, KeyError) as error:
                 raise DamagedFile(layout.path, f"it cannot be read any more ({error})") from error
             inputs[done : done + len(found)] = found
@@ -284,14 +286,33 @@ def _targets(inputs: np.ndarray, end: int) -> np.ndarray:
     return targets
 
 
+def _check(layout: ShardLayout, rows: int) -> None:
+    """Raises ValueError where the attributes of a shard contradict each other."""
+    steps, offsets = layout.steps, layout.offsets
+    if not (steps.dtype == offsets.dtype == np.int64 and steps.ndim == offsets.ndim == 1
+            and len(offsets) == len(steps) + 1 and (np.diff(steps, prepend=0) > 0).all()
+            and offsets[0] == 0 and offsets[-1] == rows and (np.diff(offsets) > 0).all()
+            and not (np.diff(offsets) % steps).any()):
+        raise ValueError("its sentences do not lie where its attributes say")
+    if not 0 <= layout.end < layout.vocabulary_size:
+        raise ValueError(f"</s> is word {layout.end} of {layout.vocabulary_size}")
+
+
+def _checked(layout: ShardLayout, indices: np.ndarray) -> np.ndarray:
+    """Indices of words, after a look whether all are words of the vocabulary."""
+    if len(indices) and indices.max() >= layout.vocabulary_size:
+        raise DamagedFile(layout.path, f"it names a word {indices.max()} in a vocabulary of "
+                                       f"{layout.vocabulary_size}")
+    return indices
+
+
 @contextlib.contextmanager
 def _open_shard(
     path: str | os.PathLike, vocabulary_digest: str | None
 ) -> Iterator[tuple[h5py.File, ShardLayout]]:
     try:
-        with open_hdf5(path) as file:
-            if "inputs/indices" not in file:
-                raise KeyError("inputs/indices")
+        with odd_content(path, "shard"), open_hdf5(path) as file:
+            indices = dataset(file["inputs"], "indices", "u", 1)
             version = file.attrs["format_version"]
             if version != FORMAT_VERSION:
                 raise UserError(
@@ -312,8 +333,7 @@ def _open_shard(
                     f"is {layout.vocabulary_digest[:16]}..., and {vocabulary_digest[:16]}... is "
                     "wanted. Make the shards again with the present vocabulary."
                 )
+            _check(layout, len(indices))
             yield file, layout
-    except KeyError as error:
-        raise DamagedFile(path, f"it is no shard ({error})") from error
     except OSError as error:
         raise UserError(f"cannot read the shard {path}: {error}. Make the shards again.") from error

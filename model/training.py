@@ -379,10 +379,11 @@ def train(job: TrainingJob, *, should_stop: Callable[[], bool] = lambda: False,
                           f"goes on from {job.last}")
 
     def diverged(what: str) -> Diverged:
-        kept = job.last if job.last.exists() else "there is none yet"
+        kept = (f"the last good state is kept: {job.last}" if job.last.exists()
+                else "there was no good state to keep yet")
         return Diverged(f"the training has diverged from update {position.updates} on: {what}. "
                         f"Lower [training] rate, which is {config.rate}. Nothing was published; "
-                        f"the last good state is kept: {kept}")
+                        f"{kept}")
 
     def finish_if_due() -> None:
         end = end_share(config, position.stalled_at)

@@ -428,6 +428,9 @@ def _log_to(path: Path) -> None:
         lambda record: record.name == "pipeline" or record.levelno >= logging.ERROR
         # A warning only, but the run is over.
         or record.getMessage().startswith("Will not run"))
+    # It goes on to the end of the run, where it is told once more.
+    terminal.addFilter(lambda record: not record.getMessage().startswith(
+        "Luigi unexpected framework error while scheduling"))
     for name in ("luigi", "luigi-interface", "luigi.scheduler", "pipeline"):
         logger = logging.getLogger(name)
         logger.setLevel(logging.DEBUG if name != "luigi.scheduler" else logging.WARNING)

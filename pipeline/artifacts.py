@@ -86,8 +86,14 @@ class DigestCache:
         self._kept: dict[str, dict] | None = None
         self._changed = False
 
-    def digest(self, path: Path) -> str:
+    def digest(self, path: Path, size: int | None = None) -> str:
         """SHA-256 of a file; not read where all that the file system says of it is as before.
+
+        Parameters
+        ----------
+        path : path
+        size : int, optional
+            Of how many bytes, where the file may have grown meanwhile.
 
         Raises
         ------
@@ -95,7 +101,7 @@ class DigestCache:
         """
         key = os.path.abspath(path)
         if key not in self._seen:
-            self._seen[key] = self._look(key)
+            self._seen[key] = self._look(key, size)
         return self._seen[key]
 
     def save(self) -> None:
@@ -108,15 +114,17 @@ class DigestCache:
             with contextlib.suppress(UserError), publish(self._path) as temporary:
                 temporary.write_text(json.dumps(self._kept))
 
-    def _look(self, key: str) -> str:
+    def _look(self, key: str, size: int | None) -> str:
         if self._kept is None:
             self._kept = self._read()
         identity = _identity(key)
+        if size not in (None, identity[0]):
+            return digest_file(key, size)
         entry = self._kept.get(key)
         if isinstance(entry, dict) and entry.get("identity") == identity and (
                 isinstance(entry.get("sha256"), str)):
             return entry["sha256"]
-        digest = digest_file(key)
+        digest = digest_file(key, identity[0])
         # Either time may lie ahead, where a clock was wrong.
         settled = min(abs(time.time_ns() - identity[place]) for place in (1, 4))
         if settled > _SETTLED_NANOSECONDS and _identity(key) == identity:

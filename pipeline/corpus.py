@@ -16,6 +16,7 @@ import hashlib
 import io
 import itertools
 import re
+import time
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -24,7 +25,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from model.files import BadInput, DamagedFile, UserError, publish
+from model.files import BadInput, DamagedFile, UserError, open_beginning, publish
 from model.terminal import one_line
 from model.text_files import read_text
 from model.tokenization import clean
@@ -34,6 +35,7 @@ from pipeline.corpus_files import SIDES, Corpus, CorpusFile, claim
 _BLOCK_BYTES = 4 << 20  # text is read in blocks of this size: large enough for fast whole-block
 # operations, small enough to forget
 _BEGINNING_BYTES = 1024  # of a file: what the order of files depends on, and few edits change
+_REST_SECONDS = 1.0  # between two writings to one line
 _LARGEST_PART_BYTES = 32 << 20  # a part is tokenized in memory, whatever its lines are like
 
 _ARCHIVED = "*-sentences.txt"  # the file that is read of an archive, as the Leipzig corpora come
@@ -77,6 +79,9 @@ class SentenceReader:
     path : pathlib.Path
         Plain text or, as `model.text_files.read_text` sees, compressed; or an archive as the
         Leipzig corpora come, of which the sentences are read.
+    size : int, optional
+        How many bytes of the file are read, where it may be growing: then its last line is left
+        out unless it is whole.
     format : {"auto", "plain", "leipzig"}
         "leipzig": lines are ``id<TAB>sentence``. "auto": so they are if the first line that is
         not empty begins with digits and a tab.
@@ -95,6 +100,7 @@ class SentenceReader:
         self,
         path: Path,
         *,
+        size: int | None = None,
         format: str = "auto",
         max_line_bytes: int = 32768,
         on_bad_line: Callable[[BadLine], None],
@@ -106,7 +112,8 @@ class SentenceReader:
         self._max_line_bytes = max_line_bytes
         self._on_bad_line = on_bad_line
         self._counts = counts
-        self._blocks = _whole_lines(_chunks(path, counts, progress), max_line_bytes)
+        chunks = _chunks(path, size, counts, progress)
+        self._blocks = _whole_lines(chunks, max_line_bytes, lambda: _has_grown(path, size))
         self._given_back: list[tuple[int, bytes]] = []
         self._line_number = 1
         # The last block, and its lines if each is a sentence.
@@ -447,6 +454,7 @@ def split_corpus(
             before = dict(counts)
             reader = SentenceReader(
                 file.path,
+                size=file.identity.size,
                 format=format,
                 max_line_bytes=max_line_bytes,
                 on_bad_line=handle_bad_line,
@@ -497,7 +505,7 @@ def _beginnings(files: Iterable[CorpusFile]) -> dict[CorpusFile, bytes]:
     found = {}
     for file in files:
         beginning = b""
-        with _open(file.path) as raw:
+        with _open(file.path, file.identity.size) as raw:
             for piece in read_text(raw, file.path, _BEGINNING_BYTES, _ARCHIVED):
                 beginning += piece
                 if len(beginning) >= _BEGINNING_BYTES:
@@ -520,7 +528,7 @@ def _compare_contents(
     for files in alike.values():
         for file in files if len(files) > 1 else []:
             digest = hashlib.sha256()
-            with _open(file.path) as raw:
+            with _open(file.path, file.identity.size) as raw:
                 for piece in read_text(raw, file.path, _BLOCK_BYTES, _ARCHIVED):
                     digest.update(piece)
             first = claim(owners, digest.hexdigest(), file.side, file.path, "hold the same text")
@@ -749,9 +757,25 @@ def _begins_as_leipzig(lines: list[bytes]) -> bool | None:
     return None
 
 
-def _whole_lines(chunks: Iterator[bytes], max_line_bytes: int) -> Iterator[tuple[int, bytes]]:
+def _has_grown(path: Path, size: int | None) -> bool:
+    """Whether a file is longer than it was, or is a moment later if it has just been written to."""
+    if size is None:
+        return False
+    with contextlib.suppress(OSError):  # it is gone: `Corpus.check_unchanged` tells
+        status = path.stat()
+        if status.st_size == size and 0 <= time.time() - status.st_mtime < _REST_SECONDS:
+            time.sleep(_REST_SECONDS)
+            status = path.stat()
+        return status.st_size > size
+    return False
+
+
+def _whole_lines(
+    chunks: Iterator[bytes], max_line_bytes: int, more_to_come: Callable[[], bool]
+) -> Iterator[tuple[int, bytes]]:
     """Blocks of whole lines, with their byte offsets.
 
+    The last line need have no end, unless more is to come of it.
     Of a line so long that it would fill the memory only the beginning is given, in a block of its
     own, just long enough to be seen to be too long.
     """
@@ -781,34 +805,37 @@ def _whole_lines(chunks: Iterator[bytes], max_line_bytes: int) -> Iterator[tuple
             offset += len(rest)
             rest = b""
             skipping = True
-    if rest:
+    if rest and not more_to_come():
         yield offset, rest
 
 
 def _chunks(
-    path: Path, counts: dict[str, int], progress: Callable[[int], None] | None
+    path: Path,
+    size: int | None,
+    counts: dict[str, int],
+    progress: Callable[[int], None] | None,
 ) -> Iterator[bytes]:
     """The bytes of a file, decompressed, in chunks of _BLOCK_BYTES or a little more."""
-    with _open(path) as raw:
+    with _open(path, size) as raw:
         reported = 0
         gathered: list[bytes] = []
-        size = 0
+        length = 0
         for piece in itertools.chain(read_text(raw, path, _BLOCK_BYTES, _ARCHIVED), [None]):
             if piece is not None:
                 gathered.append(piece)
-                size += len(piece)
-            if size >= _BLOCK_BYTES or (piece is None and size):
-                counts["bytes"] += size
+                length += len(piece)
+            if length >= _BLOCK_BYTES or (piece is None and length):
+                counts["bytes"] += length
                 if progress:
                     progress(raw.tell() - reported)
                     reported = raw.tell()
                 yield b"".join(gathered)
-                gathered, size = [], 0
+                gathered, length = [], 0
 
 
-def _open(path: Path) -> io.BufferedReader:
+def _open(path: Path, size: int | None) -> io.BufferedReader:
     try:
-        return open(path, "rb")
+        return open_beginning(path, size)
     except OSError as error:
         raise UserError(f"cannot read {path}: {error}.") from error
 

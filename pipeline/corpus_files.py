@@ -30,6 +30,13 @@ class Identity(NamedTuple):
     inode: int
 
 
+def identify(path: Path) -> Identity:
+    """The identity of a file as it is now; OSError where there is none."""
+    status = os.stat(path)
+    return Identity(status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_dev,
+                    status.st_ino)
+
+
 class CorpusFile(NamedTuple):
     """A file of the corpus.
 
@@ -39,8 +46,9 @@ class CorpusFile(NamedTuple):
         That of its sentences, before any is drawn.
     path : pathlib.Path
     identity : Identity
+        Its size is how many bytes are read, even if it grows meanwhile.
     digest : str
-        Of its bytes as stored.
+        Of these bytes.
     """
 
     side: str
@@ -176,30 +184,31 @@ class Corpus:
         For each side what `corpus_files` takes; None for a side that is drawn from the first.
     files : list of CorpusFile
         By side, then sorted by path; of a file of several names the first.
-    working_folder : pathlib.Path or None
-        See `corpus_files`.
     """
 
     patterns: dict[str, str | None]
     files: list[CorpusFile]
-    working_folder: Path | None
 
     def check_unchanged(self) -> None:
-        """Verify that the files are still the same.
+        """Verify that the files still begin with the bytes that their digests are of.
+
+        What was written to their ends meanwhile, and new files, are for the next run.
 
         Raises
         ------
         UserError
-            When one was changed, added or removed.
+            When one was changed or removed.
         """
-        before = {(file.side, file.path): file.identity for file in self.files}
-        now = {(side, path): identity
-               for side, path, identity in _look(self.patterns, self.working_folder)}
-        for key in {**before, **now}:
-            if before.get(key) != now.get(key):
+        for file in self.files:
+            try:
+                unchanged = identify(file.path) == file.identity or (
+                    digest_file(file.path, file.identity.size) == file.digest)
+            except OSError:
+                unchanged = False
+            if not unchanged:
                 raise UserError(
-                    f"{key[1]} changed while the corpus was read. Run again when nothing writes "
-                    "to it."
+                    f"{file.path} changed while the corpus was read. Run again when nothing but "
+                    "its end is written to."
                 )
 
 
@@ -207,7 +216,7 @@ def find_corpus(
     train: str,
     valid: str | None = None,
     test: str | None = None,
-    digest: Callable[[Path], str] = digest_file,
+    digest: Callable[[Path, int], str] = digest_file,
     working_folder: Path | None = None,
 ) -> Corpus:
     """Find the files of a corpus.
@@ -217,7 +226,7 @@ def find_corpus(
     train, valid, test : str
         What `corpus_files` takes; none for a side that is drawn from the first.
     digest : function
-        From a file to the digest of its bytes.
+        From a file and a number to the digest of so many bytes.
     working_folder : pathlib.Path, optional
         See `corpus_files`.
 
@@ -240,12 +249,12 @@ def find_corpus(
     by_digest: dict[str, tuple[str, Path]] = {}
     for side, path, identity in found:
         try:
-            files.append(CorpusFile(side, path, identity, digest(path)))
+            files.append(CorpusFile(side, path, identity, digest(path, identity.size)))
         except OSError as error:
             raise UserError(f"cannot read {path}: {error}.") from error
         if identity.size:
             claim(by_digest, files[-1].digest, side, path, "have the same content")
-    return Corpus(patterns, files, working_folder)
+    return Corpus(patterns, files)
 
 
 def _look(
@@ -255,11 +264,9 @@ def _look(
     for side, pattern in patterns.items():
         for path in corpus_files(pattern, working_folder) if pattern else []:
             try:
-                status = os.stat(path)
+                identity = identify(path)
             except OSError as error:
                 raise UserError(f"cannot read {path}: {error}.") from error
-            identity = Identity(status.st_size, status.st_mtime_ns, status.st_ctime_ns,
-                                status.st_dev, status.st_ino)
             found.setdefault((side, identity), path)
     return [(side, path, identity) for (side, identity), path in found.items()]
 

@@ -204,7 +204,8 @@ corpus = _section(
     on_bad_line=Setting(
         "stop", "stop: the first line that is not valid ends the run, with its place. set_aside: "
         "such lines go to corpus/*.set_aside.tsv in the working folder, with the reason, and are "
-        "counted.", Rule(str, choices=("stop", "set_aside"))),
+        "counted; more than half of all lines are an error.",
+        Rule(str, choices=("stop", "set_aside"))),
     max_line_bytes=Setting(
         32768, "A longer line is a bad one: no sentence is, and text without line ends would fill "
         "the memory.", AMOUNT),
@@ -223,7 +224,9 @@ vocabulary = _section(
         2000, "Entries, <unk>, <s> and </s> among them.",
         dataclasses.replace(AMOUNT, at_least=len(SPECIALS) + 1)),
     minimum_count=Setting(
-        1, "Words seen less often are unknown, even where there is room.", AMOUNT),
+        1, "Words seen less often are unknown, even where there is room. Where there is room for "
+        "all, 2 makes that training has some <unk>, without which no perplexity that counts it "
+        "means anything.", AMOUNT),
     word_list=Setting(
         "", "A file of words, one a line, to take instead of the most frequent ones; empty for "
         "none. Each must be one word to the tokenizer, which brings them to lower case as it does "

@@ -550,12 +550,15 @@ def test_known_parts_make_no_difference(
             return str(error).replace(f"/{name}/", "/NAME/")
         for entry in manifest["files"]:
             entry["path"] = entry["path"].replace(f"/{name}/", "/NAME/")
+        manifest["remarks"] = [remark.replace(f"/{name}/", "/NAME/")
+                               for remark in manifest["remarks"]]
         return manifest, table.exists() and table.read_text().replace(f"/{name}/", "/NAME/")
 
     others_given = write_others(folder, "1\t" if form == "leipzig" else "")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(corpus, "_BLOCK_BYTES", block_bytes)
         patch.setattr(corpus, "_LARGEST_PART_BYTES", largest_part_bytes)
+        patch.setattr(corpus, "_REST_SECONDS", 0)
         manifest, _ = split_all(before, "before")
         expected = split_all(after, "after", on_bad_line=on_bad_line)
         found = split_all(after, "again", on_bad_line=on_bad_line, known=known(manifest))
@@ -699,28 +702,72 @@ def test_parts_that_are_there_are_left_and_damaged_ones_repaired(tmp_path):
     assert [path.stat().st_mtime_ns for path in paths[1:]] == before[1:]
 
 
-def test_a_corpus_that_changes_while_it_is_read_is_an_error(tmp_path):
-    (tmp_path / "others").mkdir()
+@pytest.fixture
+def moving(tmp_path):
+    """A function that splits a corpus of two files, at each step of which something is done."""
+    folder = tmp_path / "corpus"
+    folder.mkdir()
     for name in ("a.txt", "b.txt"):
-        (tmp_path / name).write_text("\n".join(VERSES * 100))
+        (folder / name).write_text("".join(f"{verse} {name} {n}\n" for n in range(50)
+                                           for verse in VERSES))  # fmt: skip
+    others = write_others(tmp_path)
 
-    def replace(_):
-        (tmp_path / "new").write_text("\n".join(VERSES * 100))
-        os.replace(tmp_path / "new", tmp_path / "a.txt")
+    def split_while(change, parts="parts"):
+        found = find_corpus(str(folder), *others)
+        manifest = split_corpus(found, tmp_path / parts, tmp_path / "s",
+                                progress=lambda _: change(folder))  # fmt: skip
+        return read_parts(tmp_path / parts, manifest, "train"), manifest
 
-    def append(_):
-        with open(tmp_path / "b.txt", "a") as file:
-            file.write("\nmore")
+    return split_while
 
-    def add(_):
-        (tmp_path / "c.txt").write_text("more")
 
-    def remove(_):
-        (tmp_path / "c.txt").unlink(missing_ok=True)
+def test_what_is_written_behind_the_end_is_left_for_the_next_run(moving):
+    def write(folder):
+        for name in ("a.txt", "b.txt"):
+            with open(folder / name, "a") as file:
+                file.write("more\n")
+        (folder / "c.txt").write_text("another")
+        content = (folder / "b.txt").read_bytes()
+        (folder / "new").write_bytes(content)
+        os.replace(folder / "new", folder / "b.txt")
 
-    others = write_others(tmp_path / "others")
-    for name, change in (("a", replace), ("b", append), ("c", add), ("c", remove)):
-        fault = f"{name}.txt changed while" + "|cannot read .*c.txt" * (change is remove)
-        with pytest.raises(UserError, match=fault):
-            split_corpus(find_corpus(str(tmp_path / "*.txt"), *others), tmp_path / "p",
-                         tmp_path / "s", progress=change)  # fmt: skip
+    expected = moving(lambda folder: None)
+    assert moving(write, "again") == expected
+    assert moving(lambda folder: None)[0] != expected[0]
+
+
+@pytest.mark.parametrize("suffix, compress", [("txt", bytes), ("gz", gzip.compress)])
+@pytest.mark.parametrize("rest", [b"half a li", "h\u00e4lf".encode()[:2], b""])
+def test_the_last_line_of_a_growing_file_is_taken_only_if_it_is_whole(
+    tmp_path, monkeypatch, rest, suffix, compress
+):
+    monkeypatch.setattr(corpus, "_REST_SECONDS", 0)
+    path = tmp_path / f"corpus.{suffix}"
+    text = b"one\ntwo\n" + rest
+    path.write_bytes(compress(text))
+    size = path.stat().st_size
+    if rest != "h\u00e4lf".encode()[:2]:
+        assert read(path, size=size)[0] == text.decode().split()[:2] + [rest.decode()][:len(rest)]
+    with open(path, "ab") as file:
+        file.write(compress(b"ne\nthree\n"))
+    assert read(path, size=size)[:2] == (["one", "two"], [])
+
+
+def test_a_corpus_that_changes_while_it_is_read_is_an_error(moving):
+    def rewrite(folder):
+        content = (folder / "b.txt").read_bytes()
+        status = (folder / "b.txt").stat()
+        (folder / "b.txt").write_bytes(content.replace(b"Jesus", b"jesus"))
+        # As programs do that copy in place, and keep the time.
+        os.utime(folder / "b.txt", ns=(status.st_atime_ns, status.st_mtime_ns))
+
+    def shorten(folder):
+        os.truncate(folder / "b.txt", 100)
+
+    def remove(folder):
+        (folder / "b.txt").unlink(missing_ok=True)
+
+    for change in (rewrite, shorten, remove):
+        fault = "cannot read .*b.txt" if change is remove else "^$"
+        with pytest.raises(UserError, match=f"b.txt changed while the corpus was read|{fault}"):
+            moving(change)

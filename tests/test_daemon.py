@@ -126,6 +126,18 @@ def test_a_daemon_of_another_version_is_one_line(answers, tmp_path):
             assert "is not the daemon of this version of Luigi" in line and str(port) in line
 
 
+def test_a_daemon_that_is_none_after_all_is_one_line(tmp_path):
+    job = Job(tmp_path / "job", train=20)
+    job.set("core", rpc_retry_wait=0)
+    with impostor({"task_list": {"response": {}}}) as port:
+        job.set("run", port=port)
+        code, output = job.run("run")
+        assert code == 40, output
+        address, line, end = output.splitlines()
+        assert line.startswith("error: luigid, the daemon that gives out the tasks, is lost: no")
+        assert "Not Found" in line and "exit code 40" in end
+
+
 @pytest.fixture
 def client(monkeypatch):
     """A client whose daemon gives one answer to everything."""

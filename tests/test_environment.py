@@ -41,6 +41,49 @@ def test_without_any_variable_there_are_those_that_programs_need():
     assert found["HOME"] == "/" and shutil.which("env", path=found["PATH"])
 
 
+class Started(Exception):
+    """Instead of another program in this process."""
+
+
+@pytest.fixture
+def process(monkeypatch):
+    """This process as one that a user has started: ``python -m pipeline why``."""
+    def start(*arguments):
+        raise Started(*arguments)
+
+    monkeypatch.setattr(os, "execve", start)
+    monkeypatch.setattr(sys, "argv", ["-m", "why", "--work", "a b"])
+    monkeypatch.setattr(sys, "path", ["/home/me", *sys.path])
+    monkeypatch.delenv("PIPELINE_ENVIRONMENT")
+    return monkeypatch
+
+
+def test_a_command_starts_itself_again_without_what_is_the_users(process):
+    process.setenv("THEANO_FLAGS", "floatX=float64")
+    with pytest.raises(Started) as started:
+        environment.isolate("pipeline")
+    program, arguments, variables = started.value.args
+    assert program == os.path.join(os.path.realpath(sys.prefix), "bin", "python")
+    assert arguments == [program, "-m", "pipeline", "why", "--work", "a b"]
+    assert variables.pop("PIPELINE_STARTED") == str(os.getpid())
+    assert variables == environment.for_job(os.environ) and "THEANO_FLAGS" not in variables
+
+
+def test_it_does_so_once_and_leaves_the_current_folder_out(process):
+    process.setenv("PIPELINE_STARTED", str(os.getpid()))
+    environment.isolate("pipeline")
+    assert sys.path[0] == str(REPOSITORY)
+    # A process that this one starts has another number.
+    process.setenv("PIPELINE_STARTED", "1")
+    with pytest.raises(Started):
+        environment.isolate("pipeline")
+
+
+def test_tests_may_keep_their_environment(process):
+    process.setenv("PIPELINE_ENVIRONMENT", "keep")
+    environment.isolate("pipeline")
+
+
 HOSTILE_HOME = {
     ".theanorc": "[global]\nfloatX = float64\ndevice = cuda\n[nonsense\n",
     ".config/matplotlib/matplotlibrc": "backend: module://nothing\nlines.linewidth: thick\n",

@@ -8,6 +8,8 @@ import json
 import os
 import re
 import shutil
+import threading
+import time
 from pathlib import Path
 from unittest import mock
 
@@ -308,6 +310,35 @@ def test_a_file_that_begins_otherwise_changes_the_parts_at_its_ends(job, folder,
     assert len(tokenized(made)) == len(set(job.parts()) - set(before)) <= 8
     assert set(job.parts()) & set(before)
     assert job.shards() == anew(job, tmp_path)
+
+
+def test_a_text_that_never_rests(job):
+    stop = threading.Event()
+    written = list(job.lines)
+
+    def write_on():
+        while not stop.is_set():
+            for half in ("word01 word", f"{len(written)}\n"):
+                with open(job.train, "a") as file:
+                    file.write(half)
+                time.sleep(0.01)
+            written.append(f"word01 word{len(written)}")
+
+    writer = threading.Thread(target=write_on)
+    writer.start()
+    try:
+        for _ in range(3):
+            job.build()
+            # What was there when it began, and no half of a line.
+            newest = max(job.work.glob("corpus/*.json"), key=lambda path: path.stat().st_mtime_ns)
+            sentences = [line for part in json.loads(newest.read_text())["sides"]["train"] for line
+                         in (job.work / f"parts/{part['digest']}.txt").read_text().splitlines()]
+            assert sentences == written[:len(sentences)] and len(sentences) >= len(job.lines)
+    finally:
+        stop.set()
+        writer.join()
+    assert "SplitCorpus" in job.build()
+    assert job.root(tasks.SplitCorpus).manifest().sentences("train") == len(written)
 
 
 def test_a_sentence_never_changes_side(job):

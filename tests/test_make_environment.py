@@ -53,17 +53,17 @@ def change(checkout):
         path.write_text(path.read_text() + "# changed\n")
 
 
-def start(python):
+def start(python, *arguments, **options):
     """Start a process of an environment, and wait until it is that process."""
     process = subprocess.Popen(
-        [python, "-c", "print(flush=True); import sys; sys.stdin.read()"],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        [python, *(arguments or ["-c", "print(flush=True); input()"])],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, **options)
     process.stdout.readline()
     return process
 
 
 def end(process):
-    process.communicate()
+    process.communicate(b"\n")
 
 
 def environments(checkout):
@@ -98,7 +98,7 @@ def test_one_that_something_runs_from_stays(checkout):
     for _ in range(3):
         change(checkout)
         make(checkout, [])
-    assert process.poll() is None and processes_in(first) == [process.pid]
+    assert process.poll() is None and [*processes_in(first)] == [process.pid]
     assert first in environments(checkout)
     end(process)
     change(checkout)
@@ -162,17 +162,16 @@ def test_the_link_is_never_missing(checkout, monkeypatch):
 
 def test_a_folder_of_an_earlier_version_is_replaced_once_no_job_runs_from_it(checkout):
     fill(checkout / ".venv")
-    process = subprocess.Popen([".venv/bin/python", "-c", "import time; time.sleep(600)"],
-                               cwd=checkout)
-    try:
-        with pytest.raises(SetUpError, match=f"still runs from .venv.*process {process.pid}"):
-            make(checkout, [])
-        assert not (checkout / ".venv").is_symlink()
-    finally:
-        process.kill()
-        process.wait()
+    (checkout / "pipeline.py").write_text("print(flush=True); input()")
+    job = start(".venv/bin/python", "-m", "pipeline", cwd=checkout)
+    daemon = start(checkout / ".venv" / "bin" / "python")
+    with pytest.raises(SetUpError, match=f"still runs from .venv.*process {job.pid}."):
+        make(checkout, [])
+    assert not (checkout / ".venv").is_symlink()
+    end(job)
     make(checkout, [])
     assert (checkout / ".venv").resolve() == environment_for(checkout, [])
+    end(daemon)
 
 
 def test_a_link_to_elsewhere_is_replaced_and_elsewhere_is_left_alone(checkout, tmp_path):

@@ -4,6 +4,8 @@ import sys
 
 import pytest
 
+from pipeline.model_process import how_it_ended
+
 PROGRAM = """
 import os, signal, sys
 from model.processes import end_with_parent
@@ -41,3 +43,23 @@ def test_a_command_whose_parent_is_gone_does_nothing(tmp_path, command):
     done = subprocess.run([sys.executable, "-m", "model", command, str(tmp_path / "no job"),
                            "--with-parent", str(gone.pid)], capture_output=True, text=True)
     assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGTERM, "", "")
+
+
+@pytest.mark.parametrize(("number", "ignored", "stops"), [
+    ("SIGTERM", False, True), ("SIGINT", False, True), ("SIGHUP", False, True),
+    ("SIGHUP", True, False)])  # as nohup starts a process
+def test_what_stops_a_training(number, ignored, stops):
+    asks = ("import os, signal; from model.__main__ import _stop_requests; "
+            f"number = signal.{number}; "
+            f"signal.signal(number, signal.{'SIG_IGN' if ignored else 'SIG_DFL'}); "
+            "should_stop = _stop_requests(); assert not should_stop(); "
+            "os.kill(os.getpid(), number); print(should_stop())")
+    done = subprocess.run([sys.executable, "-c", asks], capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == (f"{stops}\n", "")
+
+
+def test_how_a_process_ended_is_told():
+    assert how_it_ended(3) == "ended with exit code 3; its messages are above"
+    assert how_it_ended(-signal.SIGKILL).startswith("was ended by SIGKILL, perhaps for want of mem")
+    assert how_it_ended(-signal.SIGTERM) == "was ended by SIGTERM"
+    assert how_it_ended(-signal.SIGRTMIN - 1) == f"was ended by signal {signal.SIGRTMIN + 1}"

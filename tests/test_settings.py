@@ -8,6 +8,8 @@ from pathlib import Path
 
 import luigi
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from model.configuration import NetworkConfig, TrainingConfig, rules
 from pipeline import settings
@@ -166,6 +168,32 @@ def test_what_is_wrong_is_one_line_with_its_place(file, content, line, message):
     (fault,) = faults()
     assert fault.startswith(f"{path}, line {line}: {message}")
     assert "\n" not in fault
+
+
+PIECES = st.sampled_from([
+    "[", "]", "=", ":", " ", "\n", "\r", "\t", "#", ";", "%", "${", "}", "\ufeff", "\0", "\u2028",
+    "-1", "nan", "true", "{", *(f"[{section}]\n" for section in settings._known()),
+    *(name for names in settings._known().values() for name in names)])
+
+
+@given(content=st.lists(PIECES | st.text(max_size=3), max_size=30).map(
+    lambda pieces: "".join(pieces).encode()) | st.binary(max_size=30))
+@example("".join(f"[{section}]\n" + "".join(f"{name} = \0{{\n" for name in names)
+                 for section, names in settings._known().items()).encode())
+def test_whatever_a_file_holds_is_read_or_refused_in_lines(tmp_path_factory, content):
+    path = tmp_path_factory.getbasetemp() / "any.cfg"
+    path.write_bytes(content)
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("LUIGI_CONFIG_PATH", str(path))
+        try:
+            settings.load()
+        except settings.WrongSettings as error:
+            assert error.faults
+            for fault in error.faults:
+                assert fault.startswith(f"{path}, line ") and "\n" not in fault
+        else:
+            for section in settings.SETTINGS:
+                settings.values(getattr(settings, section))
 
 
 @pytest.mark.parametrize("content, section, name, value", [
