@@ -22,10 +22,10 @@ from benchmarks.extent import FULL, QUICK, THREADS
 from benchmarks.growth import grow
 from benchmarks.machine import conditions, machine
 from benchmarks.plots import BenchmarkPlots
-from benchmarks.preparation import time_preparation
+from benchmarks.preparation import time_files, time_preparation
 from model.files import UserError, publish
 
-SECTIONS = ("comparison", "breakdown", "compile", "growth", "preparation")
+SECTIONS = ("comparison", "breakdown", "compile", "growth", "preparation", "files")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -68,6 +68,7 @@ def _measure(options: argparse.Namespace, folder: Path) -> None:
         "growth": lambda: grow(extent, scratch, _say),
         "preparation": lambda: time_preparation(corpus, max(extent.corpora), extent.preparations,
                                                 scratch, _say),
+        "files": lambda: time_files(extent.files, scratch, _say),
     }
     here = machine()
     print(f"{tables.machine_table(here)}\n{THREADS} threads; load average "

@@ -100,6 +100,13 @@ def preparation_table(result: dict) -> str:
             f"at most {result['peak_memory_mb']:,.0f} MB")
 
 
+def files_table(result: dict) -> str:
+    """A row for each number of files."""
+    return _aligned(("files", "first, s", "unchanged, s"), [
+        (f"{row['files']:,}", f"{row['seconds']:.1f}", f"{row['unchanged_seconds']:.1f}")
+        for row in result["rows"]])
+
+
 def _aligned(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     widths = [max(map(len, column)) for column in zip(head, *rows)]
     return "\n".join("  " + "  ".join(cell.rjust(width) for cell, width in zip(row, widths))
