@@ -23,10 +23,11 @@ from benchmarks.extent import FULL, QUICK, THREADS
 from benchmarks.growth import grow
 from benchmarks.machine import conditions, machine
 from benchmarks.plots import BenchmarkPlots
-from benchmarks.preparation import time_preparation
+from benchmarks.preparation import time_files, time_preparation
 from model.files import UserError, publish
 
-SECTIONS = ("comparison", "breakdown", "compile", "growth", "preparation", "checkpoints")
+SECTIONS = ("comparison", "breakdown", "compile", "growth", "preparation", "files",
+            "checkpoints")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -69,6 +70,7 @@ def _measure(options: argparse.Namespace, folder: Path) -> None:
         "growth": lambda: grow(extent, scratch, _say),
         "preparation": lambda: time_preparation(corpus, max(extent.corpora), extent.preparations,
                                                 scratch, _say),
+        "files": lambda: time_files(extent.files, scratch, _say),
         "checkpoints": lambda: time_checkpoints(extent.checkpoint_units, extent.vocabulary,
                                                 scratch, _say),
     }

@@ -100,6 +100,13 @@ def preparation_table(result: dict) -> str:
             f"at most {result['peak_memory_mb']:,.0f} MB")
 
 
+def files_table(result: dict) -> str:
+    """A row for each number of files."""
+    return _aligned(("files", "first, s", "unchanged, s"), [
+        (f"{row['files']:,}", f"{row['seconds']:.1f}", f"{row['unchanged_seconds']:.1f}")
+        for row in result["rows"]])
+
+
 def checkpoints_table(result: dict) -> str:
     """A line for writing, and one for publishing."""
     head = (f"{result['units']:,} units, {result['vocabulary']:,} words, Adam: a checkpoint of "

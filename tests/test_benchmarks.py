@@ -129,6 +129,15 @@ def test_a_given_corpus_is_prepared(work, capsys):
     assert "missing.txt: there is no such file" in capsys.readouterr().err
 
 
+def test_folders_of_files_are_prepared_and_looked_at_again(work, capsys):
+    assert main(["--quick", "--only", "files"]) == 0
+    kept = json.loads((work / "bench" / "quick" / "bench.json").read_text())
+    rows = kept["files"]["result"]["rows"]
+    assert [row["files"] for row in rows] == [40, 80]
+    assert all(row["seconds"] > 0 and row["unchanged_seconds"] > 0 for row in rows)
+    assert "unchanged, s" in capsys.readouterr().out
+
+
 def test_shorter_corpus_is_the_beginning_of_the_longer(tmp_path):
     write_corpus(tmp_path / "short.txt", 300)
     write_corpus(tmp_path / "long.txt", 10_100)
