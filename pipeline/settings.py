@@ -165,6 +165,10 @@ run = _section(
     port=Setting(
         8082, "Where luigid listens, on 127.0.0.1 only. Luigi's own default.",
         Rule(int, at_least=1, at_most=65535)),
+    keep_models=Setting(
+        0, "So many models a run that has succeeded leaves in the working folder, the newest; 0 "
+        "for all. The one in use stays, and those that it and the newest were started from.",
+        Rule(int, at_least=0)),
 )
 download = _section(
     "download",

@@ -79,6 +79,25 @@ def test_without_locks_it_goes_on_with_a_warning(tmp_path, monkeypatch, capsys):
     assert "has no locks" in capsys.readouterr().err
 
 
+def test_a_file_system_without_locks_will_do(tmp_path, make_shards):
+    source, library = tmp_path / "flock.c", tmp_path / "flock.so"
+    source.write_text("#include <errno.h>\nint flock(int file, int operation) "
+                      "{ errno = ENOLCK; return -1; }\n")
+    subprocess.run(["gcc", "-shared", "-fPIC", str(source), "-o", str(library)], check=True)
+    (shard,), _ = make_shards(tmp_path / "shards", [["a b a", "b"]])
+    code = ("import sys; from pathlib import Path; from model.shards import ShardReader\n"
+            "from pipeline.working_folder import only_one_run\n"
+            "with only_one_run(Path(sys.argv[1])):\n"
+            " reader = ShardReader([Path(sys.argv[2])])\n"
+            " print([reader.sentences(steps)[0].shape for steps in reader.step_counts])")
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "work"), str(shard)], capture_output=True,
+        text=True, env={**os.environ, "LD_PRELOAD": str(library)})
+    assert done.stdout == "[(1, 2), (1, 4)]\n", done.stderr
+    assert done.stderr.count("has no locks (No locks available)") == 1
+    assert "Traceback" not in done.stderr
+
+
 def test_the_same_content_gives_the_same_bytes(tmp_path):
     write_example(tmp_path / "a.h5")
     write_example(tmp_path / "b.h5")
