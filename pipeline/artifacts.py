@@ -17,12 +17,14 @@ import hashlib
 import json
 import os
 import time
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, TypeGuard
 
 from model.files import UserError, digest_file, publish
+from model.terminal import one_line
 
 # A file modified so shortly before it was read may change again without a new mtime.
 _SETTLED_NANOSECONDS = 50_000_000
@@ -318,9 +320,9 @@ def differences(before: dict, now: dict) -> list[str]:
             if len(below) > _PHRASES:
                 phrases.append(f"{key}: {len(below) - _PHRASES:,} more differ")
         elif isinstance(old, list) and isinstance(new, list):
-            added, removed = len(set(new) - set(old)), len(set(old) - set(new))
-            phrases.append(f"{key}: {added} new, {removed} gone" if added or removed
-                           else f"{key}: in another order")
+            # Sorted: their order is no ingredient, but how often each is there.
+            added, removed = Counter(new) - Counter(old), Counter(old) - Counter(new)
+            phrases.append(f"{key}: {added.total()} new, {removed.total()} gone")
         elif old is None:
             phrases.append(f"{key} is new")
         elif new is None:
@@ -329,7 +331,7 @@ def differences(before: dict, now: dict) -> list[str]:
             phrases.append(f"{key} changed")
         else:
             phrases.append(f"{key} is {new}, was {old}")
-    return phrases
+    return list(map(one_line, phrases))
 
 
 def is_digest(value: object) -> TypeGuard[str]:
