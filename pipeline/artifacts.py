@@ -116,12 +116,15 @@ class DigestCache:
     def save(self) -> None:
         """Keep the digests for other processes: once for many files, for it writes all of them.
 
-        Where there is no working folder yet, or it cannot be written to, that only costs time.
+        Those of files that are gone are dropped. Where there is no working folder yet, or it
+        cannot be written to, that only costs time.
         """
         if self._changed and self._path.parent.is_dir() and not _ONLY_LOOKING.get():
             self._changed = False
+            kept = {key: entry for key, entry in (self._kept or {}).items()
+                    if key in self._seen or os.path.exists(key)}
             with contextlib.suppress(UserError), publish(self._path) as temporary:
-                temporary.write_text(json.dumps(self._kept))
+                temporary.write_text(json.dumps(kept))
 
     def _look(self, key: str, size: int | None) -> str:
         if self._kept is None:

@@ -150,3 +150,16 @@ def test_without_a_working_folder_no_digests_are_kept(tmp_path):
     cache.digest(file)
     cache.save()
     assert not (tmp_path / "work").exists()
+
+
+def test_digests_of_files_that_are_gone_are_not_kept(tmp_path, monkeypatch):
+    monkeypatch.setattr(artifacts, "_SETTLED_NANOSECONDS", 0)
+    for night in range(3):
+        file = tmp_path / f"{night}.txt"
+        file.write_text("text")
+        cache = DigestCache(tmp_path / "digests.json")
+        cache.digest(file)
+        cache.save()
+        if night < 2:
+            file.rename(tmp_path / "yesterday.txt")
+    assert list(json.loads((tmp_path / "digests.json").read_text())) == [str(file)]
