@@ -17,15 +17,17 @@ from pathlib import Path
 
 from benchmarks import tables
 from benchmarks.breakdown import break_down
+from benchmarks.checkpoints import time_checkpoints
 from benchmarks.comparison import compare, compile_times
 from benchmarks.extent import FULL, QUICK, THREADS
 from benchmarks.growth import grow
 from benchmarks.machine import conditions, machine
 from benchmarks.plots import BenchmarkPlots
-from benchmarks.preparation import time_preparation
+from benchmarks.preparation import time_files, time_preparation
 from model.files import UserError, publish
 
-SECTIONS = ("comparison", "breakdown", "compile", "growth", "preparation")
+SECTIONS = ("comparison", "breakdown", "compile", "growth", "preparation", "files",
+            "checkpoints")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -67,6 +69,9 @@ def _measure(options: argparse.Namespace, folder: Path) -> None:
         "compile": lambda: compile_times(extent, scratch, _say),
         "growth": lambda: grow(extent, scratch, _say),
         "preparation": lambda: time_preparation(corpus, max(extent.corpora), extent.preparations,
+                                                scratch, _say),
+        "files": lambda: time_files(extent.files, scratch, _say),
+        "checkpoints": lambda: time_checkpoints(extent.checkpoint_units, extent.vocabulary,
                                                 scratch, _say),
     }
     here = machine()

@@ -8,7 +8,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -58,7 +58,7 @@ def _spelling(rank: int) -> str:
     return word
 
 
-def prepare(corpus: Path, work: Path) -> dict:
+def prepare(corpus: Path, work: Path, *, again: bool = False) -> dict:
     """Take a corpus to shards in an empty working folder, start-up of all processes included.
 
     Parameters
@@ -66,6 +66,8 @@ def prepare(corpus: Path, work: Path) -> dict:
     corpus : path
     work : path
         The working folder; what it holds is removed first.
+    again : bool
+        Leave it: see what is to be done, and do only that.
 
     Returns
     -------
@@ -78,8 +80,9 @@ def prepare(corpus: Path, work: Path) -> dict:
     UserError
         When Luigi fails.
     """
-    shutil.rmtree(work, ignore_errors=True)
-    work.mkdir(parents=True)
+    if not again:
+        shutil.rmtree(work, ignore_errors=True)
+        work.mkdir(parents=True)
     command = [sys.executable, "-m", "luigi", "--module", "pipeline", "EncodeCorpus",
                "--working-folder", str(work), "--corpus-path", str(corpus),
                "--workers", str(WORKERS), "--local-scheduler"]
@@ -133,3 +136,40 @@ def time_preparation(corpus: Path | None, sentences: int, repetitions: int, scra
             "all_seconds": [run["seconds"] for run in runs],
             "peak_memory_mb": max(run["peak_memory_mb"] for run in runs),
             "shard_bytes": runs[0]["shard_bytes"]}
+
+
+_SENTENCES_PER_FILE = 10
+
+
+def time_files(counts: Sequence[int], scratch: Path, say: Callable[[str], None]) -> dict:
+    """Prepare folders of many small files, and look at them again unchanged.
+
+    Parameters
+    ----------
+    counts : sequence of int
+        How many files there are.
+    scratch : path
+    say : function
+
+    Returns
+    -------
+    dict
+        The rows, each with files, and seconds of the first and of the second time.
+    """
+    whole = scratch / "sentences.txt"
+    write_corpus(whole, _SENTENCES_PER_FILE * max(counts))
+    lines = whole.read_text(encoding="utf-8").splitlines(keepends=True)
+    rows = []
+    for count in counts:
+        say(f"{count:,} files")
+        folder = scratch / f"{count} files"
+        folder.mkdir()
+        for number in range(count):
+            first = _SENTENCES_PER_FILE * number
+            (folder / f"{number:06d}.txt").write_text(
+                "".join(lines[first:first + _SENTENCES_PER_FILE]), encoding="utf-8")
+        rows.append({
+            "files": count, "seconds": prepare(folder, scratch / "work")["seconds"],
+            "unchanged_seconds": prepare(folder, scratch / "work", again=True)["seconds"]})
+        shutil.rmtree(folder)
+    return {"sentences_per_file": _SENTENCES_PER_FILE, "workers": WORKERS, "rows": rows}

@@ -262,7 +262,7 @@ class ShardReader:
             if rows.start == rows.stop:
                 continue
             try:
-                with h5py.File(layout.path, "r") as file:
+                with h5py.File(layout.path, "r", locking=False) as file:
                     found = _checked(layout, file["inputs/indices"][rows]).reshape(-1, steps)
             except (OSError, KeyError) as error:
                 raise DamagedFile(layout.path, f"it cannot be read any more ({error})") from error

@@ -12,6 +12,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
+from logging.handlers import RotatingFileHandler
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
 
 # As often a run that has lost the daemon's ear makes itself heard again.
 _MOST_NEW_BEGINNINGS = 10
+# run.log is put aside before a run once it is so large, and so many of these are kept.
+_LOG_BYTES = 10 << 20
+_LOGS_KEPT = 3
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -146,10 +150,20 @@ def run_command(options: argparse.Namespace) -> int:
                   file=sys.stderr)
             return code
         metrics = json.loads((work / "report" / "metrics.json").read_text())
+        _bound_models(work, section["keep_models"], work / metrics["train"]["model"])
     print(_table(metrics))
     print(f"All figures: {work}/report/metrics.json")
     print(f"The report: {work}/report/index.html")
     return 0
+
+
+def _bound_models(work: Path, keep: int, used: Path) -> None:
+    """Remove the oldest models where there are more than [run] keep_models says."""
+    from pipeline import gc
+
+    for model in gc.surplus_models(gc.models(work), keep, used.parent):
+        gc.remove(model.files)
+        print(f"removed the model {model.folder}: [run] keep_models = {keep}", file=sys.stderr)
 
 
 def _luigi(arguments: list[str]) -> int:
@@ -377,6 +391,22 @@ class _Brief(logging.Formatter):
         return super().format(record)
 
 
+class _Once(logging.Filter):
+    """Of what Luigi asks and answers itself ten times a second, a line of each kind will do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._seen: set[str] = set()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.levelno > logging.DEBUG:
+            return True
+        message = record.getMessage()
+        new = message not in self._seen
+        self._seen.add(message)
+        return new
+
+
 def _log_to(path: Path) -> None:
     """Everything that Luigi logs goes to a file; the terminal gets what people want to know."""
     import luigi
@@ -385,7 +415,12 @@ def _log_to(path: Path) -> None:
     # A log that cannot be written, because the disk is full, say, must not hide why.
     logging.raiseExceptions = False
     path.parent.mkdir(parents=True, exist_ok=True)
-    file = logging.FileHandler(path, encoding="utf-8", errors="backslashreplace")
+    # Only here is a new file begun, not while it is written to: Luigi's workers do so, too.
+    file = RotatingFileHandler(path, backupCount=_LOGS_KEPT, encoding="utf-8",
+                               errors="backslashreplace")
+    if path.stat().st_size > _LOG_BYTES:
+        file.doRollover()
+    file.addFilter(_Once())
     file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     terminal = logging.StreamHandler()
     terminal.setFormatter(_Brief("%(message)s"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import signal
 import socket
@@ -13,6 +14,7 @@ import threading
 import time
 import urllib.request
 from collections.abc import Iterator
+from logging.handlers import RotatingFileHandler
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,8 @@ from luigi.rpc import RemoteScheduler, RPCError
 from model.files import UserError, publish
 
 ADDRESS = "127.0.0.1"
+_LOG = "luigid.log"
+_LOG_BYTES = 10 << 20
 _SECONDS_TO_ANSWER = 5
 _LONGEST_ANSWER = 1 << 16
 _SECONDS_TO_START = 30
@@ -164,11 +168,9 @@ def start(work: Path, port: int) -> bool:
     # Luigi keeps its state as a pickle, and loading one can execute anything. What is complete is
     # read from the artifacts, so the daemon starts without it and nothing is lost.
     state.unlink(missing_ok=True)
-    with open(folder / "luigid.log", "a") as log:
+    with open(folder / _LOG, "a") as log:
         process = subprocess.Popen(
-            # With the settings as they are read here, not as Luigi reads them.
-            [sys.executable, "-c",
-             "import pipeline.settings; from luigi.cmdline import luigid; luigid()",
+            [sys.executable, "-c", "from pipeline.daemon import be_luigid; be_luigid()",
              "--address", ADDRESS, "--port", str(port), "--state-path", str(state)],
             stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
     with publish(folder / "pid") as temporary:
@@ -177,10 +179,26 @@ def start(work: Path, port: int) -> bool:
     while not answers(port):
         if process.poll() is not None or time.monotonic() > deadline:
             raise UserError(
-                f"luigid did not start on {ADDRESS}:{port}; see {folder / 'luigid.log'}. If "
+                f"luigid did not start on {ADDRESS}:{port}; see {folder / _LOG}. If "
                 f"another program uses the port, {_OTHER_WAYS}")
         time.sleep(0.1)
     return True
+
+
+def be_luigid() -> None:
+    """Be the daemon, with the arguments of luigid, until told to stop."""
+    import luigi.cmdline
+
+    # With the settings as they are read there, not as Luigi reads them.
+    import pipeline.settings  # noqa: F401
+
+    state = Path(sys.argv[sys.argv.index("--state-path") + 1])
+    log = RotatingFileHandler(state.with_name(_LOG), maxBytes=_LOG_BYTES, backupCount=1)
+    logging.basicConfig(level=logging.INFO, handlers=[log],
+                        format="%(asctime)s %(name)s %(levelname)s: %(message)s")
+    # Each worker asks ten times a second; what fails is still told.
+    logging.getLogger("tornado.access").setLevel(logging.WARNING)
+    luigi.cmdline.luigid(sys.argv[1:])
 
 
 def give_up_dead_tasks(work: Path, port: int) -> None:

@@ -165,6 +165,10 @@ run = _section(
     port=Setting(
         8082, "Where luigid listens, on 127.0.0.1 only. Luigi's own default.",
         Rule(int, at_least=1, at_most=65535)),
+    keep_models=Setting(
+        0, "So many models a run that has succeeded leaves in the working folder, the newest; 0 "
+        "for all. The one in use stays, and those that it and the newest were started from.",
+        Rule(int, at_least=0)),
 )
 download = _section(
     "download",
@@ -185,7 +189,7 @@ corpus = _section(
         "Or the http(s) address of a text, compressed or not, or of a .tar.gz as the Leipzig "
         "corpora come. The default is the King James text, which the first task extracts from its "
         "package.",
-        Rule(str, pattern=".+", described="a file, a folder, a glob or an address")),
+        Rule(str, pattern="(?s:.+)", described="a file, a folder, a glob or an address")),
     valid=Setting(
         "", "A corpus for validation, as for path but no address. Where it is empty, a share of "
         "the sentences is chosen by a hash of their text.", _ANY_TEXT),

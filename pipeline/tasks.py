@@ -36,7 +36,7 @@ from model.files import BadInput, DamagedFile, UserError, publish, to_json
 from model.lineage import HELD_OUT
 from model.processes import end_with_parent
 from model.vocabulary import SPECIALS, Vocabulary, read_vocabulary, write_vocabulary
-from pipeline import settings
+from pipeline import disk_space, settings
 from pipeline.artifacts import (
     DIGEST_DIGITS,
     Artifact,
@@ -450,11 +450,15 @@ class SplitCorpus(Stage):
         logger.info("%s: %s", self.task_family, reason)
         started = time.monotonic()
         total = max(1, sum(file.identity.size for file in corpus.files))
+        known = self._known_parts()
+        disk_space.check(self.folder, disk_space.for_corpus(
+            ((file.path, file.identity.size) for file in corpus.files),
+            sum(part["bytes"] for part in known)) + _bytes_of_training())
         manifest = split_corpus(
             corpus,
             parts_folder=self.parts_folder,
             set_aside_file=self.set_aside_file(artifact),
-            known=self._known_parts(),
+            known=known,
             progress=_throttled(lambda done: self.say("reading the corpus", done / total)),
             **self.reading(),
         )
@@ -501,6 +505,12 @@ class SplitCorpus(Stage):
             ingredients.items() >= wanted.items()))
         sides = _read_manifest(path).content["sides"] if path else {}
         return [part for parts in sides.values() for part in parts[:-1]]
+
+
+def _bytes_of_training() -> int:
+    return disk_space.for_training(
+        settings.values(settings.network), settings.values(settings.training)["optimiser"],
+        settings.values(settings.vocabulary)["size"])
 
 
 def _newest(work: Path, stage: str, fits: Callable[[dict], bool]) -> Path | None:
@@ -834,6 +844,8 @@ class TrainModel(Stage):
             elif training.reason:
                 logger.info("%s: it starts from random weights, %s", self.task_family,
                             training.reason)
+        there = sum(path.stat().st_size for path in folder.glob("*.h5"))
+        disk_space.check(self.folder, _bytes_of_training() - there)
         training.record(splits)
         page = self.folder / "report" / "training.html"
         with TrainingPage(folder / "log.jsonl", page) as shown:

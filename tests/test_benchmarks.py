@@ -129,6 +129,15 @@ def test_a_given_corpus_is_prepared(work, capsys):
     assert "missing.txt: there is no such file" in capsys.readouterr().err
 
 
+def test_folders_of_files_are_prepared_and_looked_at_again(work, capsys):
+    assert main(["--quick", "--only", "files"]) == 0
+    kept = json.loads((work / "bench" / "quick" / "bench.json").read_text())
+    rows = kept["files"]["result"]["rows"]
+    assert [row["files"] for row in rows] == [40, 80]
+    assert all(row["seconds"] > 0 and row["unchanged_seconds"] > 0 for row in rows)
+    assert "unchanged, s" in capsys.readouterr().out
+
+
 def test_shorter_corpus_is_the_beginning_of_the_longer(tmp_path):
     write_corpus(tmp_path / "short.txt", 300)
     write_corpus(tmp_path / "long.txt", 10_100)
@@ -161,3 +170,11 @@ def test_machine_and_memory():
     assert peak_memory() > 20
     assert family_memory(os.getpid()) > 20
     assert family_memory(2**22 + 1) == 0  # no such process
+
+
+def test_writing_a_checkpoint_is_measured(work, capsys):
+    assert main(["--quick", "--only", "checkpoints"]) == 0
+    result = json.loads((work / "bench" / "quick" / "bench.json").read_text())["checkpoints"]
+    figures = result["result"]
+    assert figures["checkpoint_mb"] > figures["model_mb"] > 0
+    assert "8 units, 50 words, Adam" in capsys.readouterr().out

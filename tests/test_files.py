@@ -2,6 +2,7 @@
 
 import errno
 import fcntl
+import hashlib
 import os
 import subprocess
 import sys
@@ -14,6 +15,8 @@ from model.files import (
     DamagedFile,
     UserError,
     check_hdf5,
+    digest_file,
+    open_beginning,
     open_hdf5,
     publish,
     sweep_temporaries,
@@ -76,6 +79,25 @@ def test_without_locks_it_goes_on_with_a_warning(tmp_path, monkeypatch, capsys):
     assert "has no locks" in capsys.readouterr().err
 
 
+def test_a_file_system_without_locks_will_do(tmp_path, make_shards):
+    source, library = tmp_path / "flock.c", tmp_path / "flock.so"
+    source.write_text("#include <errno.h>\nint flock(int file, int operation) "
+                      "{ errno = ENOLCK; return -1; }\n")
+    subprocess.run(["gcc", "-shared", "-fPIC", str(source), "-o", str(library)], check=True)
+    (shard,), _ = make_shards(tmp_path / "shards", [["a b a", "b"]])
+    code = ("import sys; from pathlib import Path; from model.shards import ShardReader\n"
+            "from pipeline.working_folder import only_one_run\n"
+            "with only_one_run(Path(sys.argv[1])):\n"
+            " reader = ShardReader([Path(sys.argv[2])])\n"
+            " print([reader.sentences(steps)[0].shape for steps in reader.step_counts])")
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "work"), str(shard)], capture_output=True,
+        text=True, env={**os.environ, "LD_PRELOAD": str(library)})
+    assert done.stdout == "[(1, 2), (1, 4)]\n", done.stderr
+    assert done.stderr.count("has no locks (No locks available)") == 1
+    assert "Traceback" not in done.stderr
+
+
 def test_the_same_content_gives_the_same_bytes(tmp_path):
     write_example(tmp_path / "a.h5")
     write_example(tmp_path / "b.h5")
@@ -114,3 +136,17 @@ def test_a_file_of_another_kind_is_refused(tmp_path):
         pass
     with pytest.raises(FileNotFoundError), open_hdf5(tmp_path / "missing.h5"):
         pass
+
+
+@pytest.mark.parametrize("size", [0, 1, 5_000, 100_000, 150_000])
+def test_the_beginning_of_a_growing_file(tmp_path, size):
+    path = tmp_path / "growing"
+    content = bytes(range(250)) * 400
+    path.write_bytes(content)
+    with open_beginning(path, size) as file, open(path, "ab") as other:
+        beginning = file.read(10)
+        other.write(b"more")
+        other.flush()
+        assert beginning + file.read(40_000) + file.read() == (content + b"more")[:size]
+    assert digest_file(path, size) == hashlib.sha256((content + b"more")[:size]).hexdigest()
+    assert digest_file(path) == hashlib.sha256(content + b"more").hexdigest()

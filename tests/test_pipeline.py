@@ -163,6 +163,28 @@ def test_gc_lists_and_removes_when_told_so(finished, tmp_path):
     assert code == 1 and output.count("\n") == 1 and f"there is no model {name}" in output
 
 
+def test_models_are_kept_up_to_a_number_and_the_log_to_a_size(finished, tmp_path):
+    original, _ = finished
+    job = Job(tmp_path / "job", train=200)
+    shutil.copytree(original.work, job.work)
+    log = job.work / "log" / "run.log"
+    lines = [re.sub("^[-0-9:, ]*", "", line) for line in log.read_text().splitlines()]
+    assert "DEBUG Asking scheduler for work..." in lines
+    assert len(lines) == len({*lines}) + sum(
+        lines.count(line) - 1 for line in {*lines} if not line.startswith("DEBUG"))
+    log.write_text("x" * (11 << 20))
+    first, = job.work.glob("models/*")
+    job.set("training", seed=2)
+    job.set("run", keep_models=1)
+    output = job.run_local()
+    assert f"removed the model {first}: [run] keep_models = 1" in output
+    second, = job.work.glob("models/*")
+    assert second != first and second.name in str(job.metrics()["train"]["model"])
+    assert log.stat().st_size < 1 << 20
+    assert log.with_name("run.log.1").stat().st_size == 11 << 20
+    assert job.run("why") == (0, "nothing has changed: a run would do nothing\n")
+
+
 def test_the_tasks_can_be_run_by_luigi_itself(finished):
     job, _ = finished
     before = job.metrics()
@@ -223,7 +245,7 @@ def test_any_name_that_the_system_allows_is_a_file_of_the_corpus(job):
     job.settings["corpus"].pop("path")
     odd.write_bytes(odd.read_bytes() + b"caf\xe9 .\n")
     given = ["--corpus", str(folder)]
-    code, output = job.run("run", "--scheduler", "local", *given)
+    code, output = job.run("run", "--scheduler", "local", "--corpus", str(odd))
     assert code == 0, output
     assert job.metrics()["corpus"]["sentences"] == 320
     table, = job.work.glob("corpus/*.set_aside.tsv")
@@ -259,12 +281,14 @@ def test_a_full_disk_publishes_nothing_and_the_next_run_goes_on(job, limit):
     job.run_local()
 
 
-# The disk is full in the lock, in tokens, in the training.
-@pytest.mark.parametrize("size", [4, 60, 340])
-def test_a_small_disk_is_one_clear_error(job, full_disk, size):
+# The disk has no room for the lock, for the whole run, for the shards, for the training.
+@pytest.mark.parametrize("size, message", [
+    (4, "No space left on device"), (60, "are free there"), (150, "No space left on device"),
+    (340, "No space left on device")])
+def test_a_small_disk_is_one_clear_error(job, full_disk, size, message):
     job.work = full_disk(size) / "work"
     code, output = job.run("run", "--scheduler", "local")
-    assert code in (1, 30) and "No space left on device" in output
+    assert code in (1, 30) and message in output
     assert "Traceback" not in output
     assert not list(job.work.rglob(".*.tmp"))
 
