@@ -29,13 +29,13 @@ def end_with_parent(parent: int, number: signal.Signals) -> None:
         os.kill(os.getpid(), number)
 
 
-def descendants(process: int | str = "self") -> set[int]:
-    """The processes below one: those that it has started, and those that these have started."""
+def children(process: int | str = "self") -> set[int]:
+    """The processes that one has started, and those that were given to it."""
     found: set[int] = set()
     with contextlib.suppress(OSError):  # it has ended meanwhile
         for thread in Path(f"/proc/{process}/task").iterdir():
-            found |= set(map(int, (thread / "children").read_text().split()))
-    return found.union(*map(descendants, found))
+            found.update(map(int, (thread / "children").read_text().split()))
+    return found
 
 
 def end_descendants(spared: Collection[int] = ()) -> None:
@@ -44,15 +44,23 @@ def end_descendants(spared: Collection[int] = ()) -> None:
     Parameters
     ----------
     spared : collection of int
-        Not these.
+        Children that stay, with all below them.
     """
-    ended = descendants() - set(spared)
-    for each in ended:
-        with contextlib.suppress(OSError):
-            os.kill(each, signal.SIGKILL)
-    for each in ended:
-        with contextlib.suppress(OSError):  # those that are not its own are waited for by others
-            os.waitpid(each, 0)
+    while ended := children() - set(spared):
+        for each in ended:
+            # From below: what has lost its parent is not found here any more.
+            for process in [*reversed(_below(each)), each]:
+                with contextlib.suppress(OSError):
+                    os.kill(process, signal.SIGKILL)
+            with contextlib.suppress(OSError):
+                os.waitpid(each, 0)
+
+
+def _below(process: int) -> list[int]:
+    found = []
+    for child in children(process):
+        found += [child, *_below(child)]
+    return found
 
 
 def end_with_descendants(number: int, _: object) -> None:
@@ -65,7 +73,7 @@ def end_with_descendants(number: int, _: object) -> None:
 @contextlib.contextmanager
 def nothing_left() -> Iterator[None]:
     """End what a process that is started within it leaves behind, however it ends."""
-    before = descendants()
+    before = children()
     # Linux gives such processes to this one then, and not to the first process of all.
     _prctl(_SET_CHILD_SUBREAPER, 1)
     try:

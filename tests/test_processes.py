@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from model.files import UserError
-from model.processes import descendants
+from model.processes import children
 from pipeline.model_process import how_it_ended, run_model_command
 
 PROGRAM = """
@@ -94,11 +94,11 @@ def test_a_command_that_is_killed_leaves_nothing_behind(tmp_path, monkeypatch):
     command.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(command))
     try:
-        before = descendants()
+        before = children()
         with pytest.raises(UserError, match="was ended by SIGKILL"):
             run_model_command("train", {}, tmp_path / "job.json", lambda *_: None)
         assert not Path("/proc", (tmp_path / "pid").read_text().strip()).exists()
-        assert descendants() == before and bystander.poll() is None
+        assert children() == before and bystander.poll() is None
     finally:
         bystander.kill()
         bystander.wait()
