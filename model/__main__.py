@@ -31,7 +31,7 @@ from model.files import (
     try_lock,
     wait_for_lock,
 )
-from model.processes import end_with_parent
+from model.processes import end_descendants, end_with_descendants, end_with_parent
 from model.terminal import guard_output
 from model.text_files import open_text
 
@@ -55,6 +55,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     if getattr(options, "with_parent", None) is not None:
         # A training writes a checkpoint first; an evaluation has nothing to save.
+        signal.signal(signal.SIGTERM, end_with_descendants)
         end_with_parent(options.with_parent, signal.SIGTERM)
     if sys.stdout is None:
         sys.exit("error: standard output is closed")
@@ -362,6 +363,7 @@ def _stop_requests() -> Callable[[], bool]:
         received.append(number)
         if not asked:
             _tell({"error": "stopped before it began"})
+            end_descendants()
             sys.exit(128 + number)
 
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):

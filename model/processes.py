@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import signal
+from collections.abc import Collection, Iterator
+from pathlib import Path
 
 _SET_PARENT_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of Linux's prctl
+_SET_CHILD_SUBREAPER = 36  # PR_SET_CHILD_SUBREAPER
 
 
 def end_with_parent(parent: int, number: signal.Signals) -> None:
@@ -20,6 +24,56 @@ def end_with_parent(parent: int, number: signal.Signals) -> None:
         signal comes at once.
     number : signal.Signals
     """
-    ctypes.CDLL(None).prctl(_SET_PARENT_DEATH_SIGNAL, number)
+    _prctl(_SET_PARENT_DEATH_SIGNAL, number)
     if os.getppid() != parent:
         os.kill(os.getpid(), number)
+
+
+def descendants(process: int | str = "self") -> set[int]:
+    """The processes below one: those that it has started, and those that these have started."""
+    found: set[int] = set()
+    with contextlib.suppress(OSError):  # it has ended meanwhile
+        for thread in Path(f"/proc/{process}/task").iterdir():
+            found |= set(map(int, (thread / "children").read_text().split()))
+    return found.union(*map(descendants, found))
+
+
+def end_descendants(spared: Collection[int] = ()) -> None:
+    """End the processes below this one, such as a compiler: they would outlive it.
+
+    Parameters
+    ----------
+    spared : collection of int
+        Not these.
+    """
+    ended = descendants() - set(spared)
+    for each in ended:
+        with contextlib.suppress(OSError):
+            os.kill(each, signal.SIGKILL)
+    for each in ended:
+        with contextlib.suppress(OSError):  # those that are not its own are waited for by others
+            os.waitpid(each, 0)
+
+
+def end_with_descendants(number: int, _: object) -> None:
+    """Handle a signal: end the processes below this one, and then it as the signal would."""
+    end_descendants()
+    signal.signal(number, signal.SIG_DFL)
+    os.kill(os.getpid(), number)
+
+
+@contextlib.contextmanager
+def nothing_left() -> Iterator[None]:
+    """End what a process that is started within it leaves behind, however it ends."""
+    before = descendants()
+    # Linux gives such processes to this one then, and not to the first process of all.
+    _prctl(_SET_CHILD_SUBREAPER, 1)
+    try:
+        yield
+    finally:
+        end_descendants(before)
+        _prctl(_SET_CHILD_SUBREAPER, 0)
+
+
+def _prctl(option: int, value: int) -> None:
+    ctypes.CDLL(None).prctl(option, value)

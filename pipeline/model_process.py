@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from model.files import BadInput, DamagedFile, UserError, publish
+from model.processes import nothing_left
 
 
 def run_model_command(command: str, job: dict, job_file: Path,
@@ -40,7 +41,7 @@ def run_model_command(command: str, job: dict, job_file: Path,
     with publish(job_file) as temporary:
         temporary.write_text(json.dumps(job, indent=1))
     error, damaged, failure = None, None, UserError
-    with subprocess.Popen(
+    with nothing_left(), subprocess.Popen(
             [sys.executable, "-m", "model", command, str(job_file),
              "--with-parent", str(os.getpid())],
             stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True) as process:

@@ -1,10 +1,13 @@
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
-from pipeline.model_process import how_it_ended
+from model.files import UserError
+from model.processes import descendants
+from pipeline.model_process import how_it_ended, run_model_command
 
 PROGRAM = """
 import os, signal, sys
@@ -63,3 +66,39 @@ def test_how_a_process_ended_is_told():
     assert how_it_ended(-signal.SIGKILL).startswith("was ended by SIGKILL, perhaps for want of mem")
     assert how_it_ended(-signal.SIGTERM) == "was ended by SIGTERM"
     assert how_it_ended(-signal.SIGRTMIN - 1) == f"was ended by signal {signal.SIGRTMIN + 1}"
+
+
+FAMILY = "sleep 300 >{0} & echo $! >{1}; sh -c 'sleep 300 & wait' >{0} & sleep 0.2; "
+
+
+def test_a_signal_ends_what_a_process_has_started(tmp_path):
+    family = FAMILY.format("&1", tmp_path / "pid") + "wait"
+    program = ("import signal, subprocess, sys\n"
+               "from model.processes import end_with_descendants\n"
+               "signal.signal(signal.SIGTERM, end_with_descendants)\n"
+               f"children = subprocess.Popen(['sh', '-c', {family!r}])\n"
+               "print('started', flush=True)\n"
+               "children.wait()")
+    process = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "started\n"
+    process.terminate()
+    assert process.communicate(timeout=10) == ("", None)  # all of them hold the pipe
+    assert process.returncode == -signal.SIGTERM
+
+
+def test_a_command_that_is_killed_leaves_nothing_behind(tmp_path, monkeypatch):
+    bystander = subprocess.Popen(["sleep", "300"])
+    command = tmp_path / "command"
+    command.write_text("#!/bin/sh\n" + FAMILY.format("/dev/null", tmp_path / "pid")
+                       + "kill -9 $$\n")
+    command.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(command))
+    try:
+        before = descendants()
+        with pytest.raises(UserError, match="was ended by SIGKILL"):
+            run_model_command("train", {}, tmp_path / "job.json", lambda *_: None)
+        assert not Path("/proc", (tmp_path / "pid").read_text().strip()).exists()
+        assert descendants() == before and bystander.poll() is None
+    finally:
+        bystander.kill()
+        bystander.wait()
