@@ -17,6 +17,7 @@ from pathlib import Path
 
 from benchmarks import tables
 from benchmarks.breakdown import break_down
+from benchmarks.checkpoints import time_checkpoints
 from benchmarks.comparison import compare, compile_times
 from benchmarks.extent import FULL, QUICK, THREADS
 from benchmarks.growth import grow
@@ -25,7 +26,8 @@ from benchmarks.plots import BenchmarkPlots
 from benchmarks.preparation import time_files, time_preparation
 from model.files import UserError, publish
 
-SECTIONS = ("comparison", "breakdown", "compile", "growth", "preparation", "files")
+SECTIONS = ("comparison", "breakdown", "compile", "growth", "preparation", "files",
+            "checkpoints")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -69,6 +71,8 @@ def _measure(options: argparse.Namespace, folder: Path) -> None:
         "preparation": lambda: time_preparation(corpus, max(extent.corpora), extent.preparations,
                                                 scratch, _say),
         "files": lambda: time_files(extent.files, scratch, _say),
+        "checkpoints": lambda: time_checkpoints(extent.checkpoint_units, extent.vocabulary,
+                                                scratch, _say),
     }
     here = machine()
     print(f"{tables.machine_table(here)}\n{THREADS} threads; load average "

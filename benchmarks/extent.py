@@ -78,6 +78,8 @@ class Extent:
         Times the largest corpus is prepared.
     files : tuple of int
         Files of the folders that are prepared.
+    checkpoint_units : int
+        Of the network whose checkpoint is written.
     """
 
     units: tuple[int, ...]
@@ -96,6 +98,7 @@ class Extent:
     passes: int
     preparations: int
     files: tuple[int, ...]
+    checkpoint_units: int
 
 
 FULL = Extent(
@@ -106,11 +109,11 @@ FULL = Extent(
     growing_steps=(5, 10, 20, 50, 100),
     middle=Shape(units=512, sentences=64, steps=20, vocabulary=2000),
     corpora=(10_000, 30_000, 100_000, 300_000, 1_000_000), passes=40, preparations=3,
-    files=(1_000, 4_000, 10_000))
+    files=(1_000, 4_000, 10_000), checkpoint_units=4096)
 
 QUICK = Extent(
     units=(16,), sentences=(4,), steps=3, vocabulary=50,
     turns=2, seconds=0.01, pause=0.0, cold=False,
     growing_units=(8, 16), growing_sentences=(1, 4), growing_steps=(2, 3),
     middle=Shape(units=16, sentences=4, steps=3, vocabulary=50),
-    corpora=(300, 1000), passes=2, preparations=1, files=(40, 80))
+    corpora=(300, 1000), passes=2, preparations=1, files=(40, 80), checkpoint_units=8)

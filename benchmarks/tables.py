@@ -107,6 +107,15 @@ def files_table(result: dict) -> str:
         for row in result["rows"]])
 
 
+def checkpoints_table(result: dict) -> str:
+    """A line for writing, and one for publishing."""
+    head = (f"{result['units']:,} units, {result['vocabulary']:,} words, Adam: a checkpoint of "
+            f"{result['checkpoint_mb']:,.0f} MB, a model of {result['model_mb']:,.0f} MB\n")
+    return head + _aligned(["", "seconds", "MB added to the peak"], [
+        [name, f"{result[f'{name}_seconds']:.1f}", f"{result[f'{name}_added_mb']:,.0f}"]
+        for name in ("writing", "publishing")])
+
+
 def _aligned(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     widths = [max(map(len, column)) for column in zip(head, *rows)]
     return "\n".join("  " + "  ".join(cell.rjust(width) for cell, width in zip(row, widths))

@@ -128,6 +128,12 @@ def _configure() -> None:
         raise UserError(f"Theano compiles the network into {cache}, where you may not write: name "
                         "a working folder of your own, with PIPELINE_WORK=FOLDER before the "
                         "command")
+    try:
+        with tempfile.TemporaryFile(dir=cache) as probe:
+            probe.write(bytes(_LEAST_ROOM))
+    except OSError as error:
+        # Theano takes a lock that it had no room to write for that of another process, and waits.
+        raise CannotCompile(error) from error
     flags = {
         "device": "cpu",
         "floatX": "float32",
@@ -214,6 +220,7 @@ class CannotCompile(UserError):
                 f"permissions of {_cache()} and of {tempfile.gettempdir()}")
 
 
+_LEAST_ROOM = 1 << 17  # bytes: of a lock, and of one compiled module
 _SIGNS = ("No space left", "Disk quota exceeded", "File too large", "Read-only", "not permitted",
           "ermission denied", "error:")
 

@@ -88,13 +88,23 @@ def open_beginning(path: str | os.PathLike, size: int | None) -> io.BufferedRead
     return open(path, "rb") if size is None else io.BufferedReader(_Beginning(path, size))
 
 
-class _Beginning(io.FileIO):
+class _Beginning(io.RawIOBase):
     def __init__(self, path: str | os.PathLike, size: int):
-        super().__init__(path)
+        self._file = io.FileIO(path)
         self._size = size
 
+    def readable(self) -> bool:
+        return True
+
     def readinto(self, buffer: Buffer) -> int:
-        return super().readinto(memoryview(buffer)[: max(0, self._size - self.tell())]) or 0
+        return self._file.readinto(memoryview(buffer)[: max(0, self._size - self.tell())]) or 0
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
 
 
 @contextlib.contextmanager

@@ -22,10 +22,10 @@ def printable(text: str) -> str:
     return _STEERING.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
 
 
-def one_line(text: str) -> str:
+def one_line(text: object) -> str:
     r"""A text, such as a file's name, on one line and in valid Unicode; all else as in ``\n``."""
     return "".join(character if character.isprintable() else ascii(character)[1:-1]
-                   for character in text)
+                   for character in str(text))
 
 
 class _Printable(io.TextIOWrapper):

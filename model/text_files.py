@@ -19,6 +19,7 @@ from typing import IO, TYPE_CHECKING
 import zstandard
 
 from model.files import BadInput, UserError
+from model.terminal import one_line
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 _ZSTANDARD_INPUT_BYTES = 4096  # zstandard inflates all that it is given at once, at most some
 # 32,000-fold (one character repeated): so one step gives 128 MiB at most
 _PIECE_BYTES = 1 << 16  # of a text that is read line by line
+_LARGEST_HEADER_BYTES = 1 << 20  # of an archive, and any honest one is far smaller
 _BEGINNING_BYTES = 512  # what tells the kind of a file lies within
 
 
@@ -59,10 +61,11 @@ def read_text(
         When it cannot be read, when its compressed data are damaged, when it begins as something
         that is no text, such as an archive, and when an archive has no such member, or several.
     """
-    beginning = raw.peek(_BEGINNING_BYTES)
-    kind = next((kind for kind, pattern in _COMPRESSED.items() if pattern.match(beginning)), None)
-    suffix = Path(name).suffix.lower()
     try:
+        beginning = raw.peek(_BEGINNING_BYTES)
+        kind = next((kind for kind, pattern in _COMPRESSED.items()
+                     if pattern.match(beginning)), None)  # fmt: skip
+        suffix = Path(name).suffix.lower()
         if suffix in _COMPRESSED and kind != suffix:
             if not beginning:
                 raise EOFError
@@ -71,12 +74,13 @@ def read_text(
         yield from _checked(pieces, name, size, member)
     except EOFError:
         raise BadInput(
-            f"{name} is truncated: its compressed data end too early. Copy or compress it again."
+            f"{one_line(name)} is truncated: its compressed data end too early. Copy or compress "
+            "it again."
         ) from None
     except (OSError, zlib.error, lzma.LZMAError, zstandard.ZstdError, tarfile.TarError) as error:
         raise UserError(
-            f"cannot read {name}: {error}. Check that it is there, whole, readable, and of the "
-            "kind that its suffix says."
+            f"cannot read {one_line(name)}: {error}. Check that it is there, whole, readable, and "
+            "of the kind that its suffix says."
         ) from error
 
 
@@ -120,8 +124,19 @@ def _checked(
         return
     for pattern, what, advice in _NO_TEXT:
         if pattern.match(beginning):
-            raise BadInput(f"{name} is {what}: {advice}.")
+            raise BadInput(f"{one_line(name)} is {what}: {advice}.")
     yield from pieces
+
+
+class _Entry(tarfile.TarInfo):
+    """An archive's entry whose further headers, which tarfile reads whole, are bounded."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> _Entry:
+        entry = super().frombuf(buf, encoding, errors)
+        if entry.size > _LARGEST_HEADER_BYTES and not (entry.isreg() or entry.isdir()):
+            raise tarfile.TarError(f"it holds a header of {entry.size:,} bytes")
+        return entry
 
 
 def _member(
@@ -130,23 +145,28 @@ def _member(
     """The pieces of the member of a tar archive whose name fits a pattern."""
     names, found = [], []
     stream = io.BufferedReader(_Joined(pieces))
-    with tarfile.open(fileobj=stream, mode="r|") as archive:
+    with tarfile.open(fileobj=stream, mode="r|", tarinfo=_Entry) as archive:
         for entry in archive:
             names.append(entry.name)
             if not entry.isreg() or not fnmatch.fnmatchcase(Path(entry.name).name, pattern):
                 continue
             found.append(entry.name)
             if len(found) > 1:
-                raise BadInput(f"{name} is an archive with several files {pattern}, {found[0]} "
-                               f"and {found[1]}: unpack it, and name the one to read.")
+                raise BadInput(
+                    f"{one_line(name)} is an archive with several files {pattern}, "
+                    f"{one_line(found[0])} and {one_line(found[1])}: unpack it, and name the one "
+                    "to read."
+                )
             content = archive.extractfile(entry)
             assert content is not None
             yield from _plain(content, size)
     while stream.read(size):  # the end of compressed data carries their checksum
         pass
     if not found:
-        raise BadInput(f"{name} is an archive without a file {pattern}: {_UNPACK}. It holds "
-                       f"{', '.join(names[:5]) or 'nothing'}{' ...' * (len(names) > 5)}.")
+        raise BadInput(
+            f"{one_line(name)} is an archive without a file {pattern}: {_UNPACK}. It holds "
+            f"{one_line(', '.join(names[:5])) or 'nothing'}{' ...' * (len(names) > 5)}."
+        )
 
 
 def _plain(raw: IO[bytes], size: int) -> Iterator[bytes]:

@@ -17,12 +17,14 @@ import hashlib
 import json
 import os
 import time
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeGuard
+from typing import NamedTuple, TypeGuard
 
 from model.files import UserError, digest_file, publish
+from model.terminal import one_line
 
 # A file modified so shortly before it was read may change again without a new mtime.
 _SETTLED_NANOSECONDS = 50_000_000
@@ -58,14 +60,21 @@ def fingerprint(ingredients: dict) -> str:
     return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()[:24]
 
 
-def _identity(path: str | Path) -> list[int]:
-    """What changes when a file is written again, even where its size and its time are set back.
+class Identity(NamedTuple):
+    """What changes when a file is written again, even where its size and its time are set back."""
 
-    Size, modification time in ns, inode, device, and the time of the last change in ns, which the
-    system alone sets.
-    """
+    size: int
+    mtime_ns: int
+    inode: int
+    device: int
+    ctime_ns: int  # which the system alone sets
+
+
+def identify(path: str | Path) -> Identity:
+    """The identity of a file as it is now; OSError where there is none."""
     status = os.stat(path)
-    return [status.st_size, status.st_mtime_ns, status.st_ino, status.st_dev, status.st_ctime_ns]
+    return Identity(status.st_size, status.st_mtime_ns, status.st_ino, status.st_dev,
+                    status.st_ctime_ns)
 
 
 class DigestCache:
@@ -120,17 +129,17 @@ class DigestCache:
     def _look(self, key: str, size: int | None) -> str:
         if self._kept is None:
             self._kept = self._read()
-        identity = _identity(key)
-        if size not in (None, identity[0]):
+        identity = identify(key)
+        if size not in (None, identity.size):
             return digest_file(key, size)
         entry = self._kept.get(key)
-        if isinstance(entry, dict) and entry.get("identity") == identity and (
+        if isinstance(entry, dict) and entry.get("identity") == [*identity] and (
                 isinstance(entry.get("sha256"), str)):
             return entry["sha256"]
-        digest = digest_file(key, identity[0])
+        digest = digest_file(key, identity.size)
         # Either time may lie ahead, where a clock was wrong.
-        settled = min(abs(time.time_ns() - identity[place]) for place in (1, 4))
-        if settled > _SETTLED_NANOSECONDS and _identity(key) == identity:
+        settled = min(abs(time.time_ns() - at) for at in (identity.mtime_ns, identity.ctime_ns))
+        if settled > _SETTLED_NANOSECONDS and identify(key) == identity:
             self._kept[key] = {"identity": identity, "sha256": digest}
             self._changed = True
         return digest
@@ -222,7 +231,7 @@ class Artifact:
         receipt = {
             "stage": self.stage, "name": self.name, "path": os.path.relpath(self.path, self.work),
             "ingredients": self.ingredients, "sha256": digest_file(self.path),
-            "identity": _identity(self.path), "seconds": round(seconds, 3),
+            "identity": identify(self.path), "seconds": round(seconds, 3),
             "finished": time.time(), "notes": notes,
             # The clock may have been wrong, or will be.
             "sequence": 1 + max((by_age(other)[0] for other in receipts(
@@ -239,7 +248,7 @@ class Artifact:
         if receipt is None:
             return "no receipt"
         try:
-            identity = _identity(self.path)
+            identity = [*identify(self.path)]
             if identity != receipt["identity"]:
                 digest = digest_file(self.path)
                 if digest != receipt["sha256"]:
@@ -314,9 +323,9 @@ def differences(before: dict, now: dict) -> list[str]:
             if len(below) > _PHRASES:
                 phrases.append(f"{key}: {len(below) - _PHRASES:,} more differ")
         elif isinstance(old, list) and isinstance(new, list):
-            added, removed = len(set(new) - set(old)), len(set(old) - set(new))
-            phrases.append(f"{key}: {added} new, {removed} gone" if added or removed
-                           else f"{key}: in another order")
+            # Sorted: their order is no ingredient, but how often each is there.
+            added, removed = Counter(new) - Counter(old), Counter(old) - Counter(new)
+            phrases.append(f"{key}: {added.total()} new, {removed.total()} gone")
         elif old is None:
             phrases.append(f"{key} is new")
         elif new is None:
@@ -325,7 +334,7 @@ def differences(before: dict, now: dict) -> list[str]:
             phrases.append(f"{key} changed")
         else:
             phrases.append(f"{key} is {new}, was {old}")
-    return phrases
+    return list(map(one_line, phrases))
 
 
 def is_digest(value: object) -> TypeGuard[str]:

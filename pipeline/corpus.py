@@ -134,7 +134,7 @@ class SentenceReader:
         offset, text = following
         if self._line_number == 1 and b"\r" in text.rstrip(b"\r") and b"\n" not in text and (
                 len(text) <= self._max_line_bytes):  # or else it is too long, and may be cut
-            raise BadInput(f"{self._path} is all one line: {_CARRIAGE_RETURNS}.")
+            raise BadInput(f"{one_line(self._path)} is all one line: {_CARRIAGE_RETURNS}.")
         lines = text.split(b"\n")
         if not lines[-1]:
             lines.pop()
@@ -475,7 +475,7 @@ def split_corpus(
                             keep(side, part)
             file_counts[file] = {
                 "side": file.side,
-                "path": one_line(str(file.path)),
+                "path": one_line(file.path),
                 "sentences": counts["sentences"] - before["sentences"],
                 "bytes": counts["bytes"] - before["bytes"],
             }
@@ -533,7 +533,7 @@ def _compare_contents(
                     digest.update(piece)
             first = claim(owners, digest.hexdigest(), file.side, file.path, "hold the same text")
             if first != file.path:
-                repeated.append(f"{file.path} repeats the text of {first}")
+                repeated.append(f"{one_line(file.path)} repeats the text of {one_line(first)}")
     if not repeated:
         return []
     more = f"; and {len(repeated) - 1:,} more files do so" if len(repeated) > 1 else ""
@@ -660,8 +660,8 @@ def _publish_part(part: Part, folder: Path) -> None:
 
 def _stop(bad: BadLine) -> None:
     raise BadInput(
-        f"{bad.file}, line {bad.line}, byte offset {bad.offset}: {bad.reason}. Correct the line, "
-        "or set on_bad_line=set_aside to go on without such lines."
+        f"{one_line(bad.file)}, line {bad.line}, byte offset {bad.offset}: {bad.reason}. Correct "
+        "the line, or set on_bad_line=set_aside to go on without such lines."
     )
 
 
@@ -675,7 +675,7 @@ def _set_aside(path: Path) -> Iterator[Callable[[BadLine], None]]:
 
         def write(bad: BadLine) -> None:
             raw = repr(bad.raw)[2:-1]
-            table.write(f"{one_line(str(bad.file))}\t{bad.line}\t{bad.offset}\t{bad.reason}\t{raw}\n")
+            table.write(f"{one_line(bad.file)}\t{bad.line}\t{bad.offset}\t{bad.reason}\t{raw}\n")
 
         yield write
 
@@ -837,7 +837,7 @@ def _open(path: Path, size: int | None) -> io.BufferedReader:
     try:
         return open_beginning(path, size)
     except OSError as error:
-        raise UserError(f"cannot read {path}: {error}.") from error
+        raise UserError(f"cannot read {one_line(path)}: {error}.") from error
 
 
 # Hashing

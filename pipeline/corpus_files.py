@@ -14,27 +14,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from model.files import BadInput, UserError, digest_file
+from model.terminal import one_line
+from pipeline.artifacts import Identity, identify
 
 SIDES = ("train", "valid", "test")
 
 _PURPOSES = {"train": "training", "valid": "validation", "test": "the test"}
-
-
-class Identity(NamedTuple):
-    """What changes when a file is written to or another one takes its name."""
-
-    size: int
-    mtime_ns: int
-    ctime_ns: int  # also where a program gives size and mtime back to a file it has rewritten
-    device: int
-    inode: int
-
-
-def identify(path: Path) -> Identity:
-    """The identity of a file as it is now; OSError where there is none."""
-    status = os.stat(path)
-    return Identity(status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_dev,
-                    status.st_ino)
 
 
 class CorpusFile(NamedTuple):
@@ -169,8 +154,8 @@ def _is_left_out(name: str) -> bool:
 def _check_link(path: Path) -> None:
     if path.is_symlink() and not path.exists():
         raise UserError(
-            f"{path} is a link to {os.readlink(path)}, which is not there: bring that back (is a "
-            "disk not mounted?), or remove the link."
+            f"{one_line(path)} is a link to {one_line(os.readlink(path))}, which is not there: "
+            "bring that back (is a disk not mounted?), or remove the link."
         )
 
 
@@ -207,8 +192,8 @@ class Corpus:
                 unchanged = False
             if not unchanged:
                 raise UserError(
-                    f"{file.path} changed while the corpus was read. Run again when nothing but "
-                    "its end is written to."
+                    f"{one_line(file.path)} changed while the corpus was read. Run again when "
+                    "nothing but its end is written to."
                 )
 
 
@@ -242,16 +227,17 @@ def find_corpus(
     """
     patterns = dict(zip(SIDES, (train, valid, test), strict=True))
     found = _look(patterns, working_folder)
-    by_identity: dict[Identity, tuple[str, Path]] = {}
+    by_inode: dict[Hashable, tuple[str, Path]] = {}
     for side, path, identity in found:
-        claim(by_identity, identity, side, path, "are one file")
+        # Not by the rest of the identity: it may be growing.
+        claim(by_inode, (identity.device, identity.inode), side, path, "are one file")
     files = []
     by_digest: dict[str, tuple[str, Path]] = {}
     for side, path, identity in found:
         try:
             files.append(CorpusFile(side, path, identity, digest(path, identity.size)))
         except OSError as error:
-            raise UserError(f"cannot read {path}: {error}.") from error
+            raise UserError(f"cannot read {one_line(path)}: {error}.") from error
         if identity.size:
             claim(by_digest, files[-1].digest, side, path, "have the same content")
     return Corpus(patterns, files)
@@ -266,7 +252,7 @@ def _look(
             try:
                 identity = identify(path)
             except OSError as error:
-                raise UserError(f"cannot read {path}: {error}.") from error
+                raise UserError(f"cannot read {one_line(path)}: {error}.") from error
             found.setdefault((side, identity), path)
     return [(side, path, identity) for (side, identity), path in found.items()]
 
@@ -296,7 +282,8 @@ def claim(owners: dict, key: Hashable, side: str, path: Path, fault: str) -> Pat
     """
     owner, other = owners.setdefault(key, (side, path))
     if owner != side:
-        what = f"{path} is" if other == path else f"{other} and {path} {fault}, and are"
+        names = one_line(path), one_line(other)
+        what = f"{names[0]} is" if other == path else f"{names[1]} and {names[0]} {fault}, and are"
         raise BadInput(
             f"{what} given for {_PURPOSES[owner]} and for {_PURPOSES[side]} both: a perplexity on "
             "text that the model has seen says nothing. Give each files of its own (CORPUS, "

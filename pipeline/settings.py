@@ -189,7 +189,7 @@ corpus = _section(
         "Or the http(s) address of a text, compressed or not, or of a .tar.gz as the Leipzig "
         "corpora come. The default is the King James text, which the first task extracts from its "
         "package.",
-        Rule(str, pattern=".+", described="a file, a folder, a glob or an address")),
+        Rule(str, pattern="(?s:.+)", described="a file, a folder, a glob or an address")),
     valid=Setting(
         "", "A corpus for validation, as for path but no address. Where it is empty, a share of "
         "the sentences is chosen by a hash of their text.", _ANY_TEXT),

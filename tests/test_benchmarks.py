@@ -170,3 +170,11 @@ def test_machine_and_memory():
     assert peak_memory() > 20
     assert family_memory(os.getpid()) > 20
     assert family_memory(2**22 + 1) == 0  # no such process
+
+
+def test_writing_a_checkpoint_is_measured(work, capsys):
+    assert main(["--quick", "--only", "checkpoints"]) == 0
+    result = json.loads((work / "bench" / "quick" / "bench.json").read_text())["checkpoints"]
+    figures = result["result"]
+    assert figures["checkpoint_mb"] > figures["model_mb"] > 0
+    assert "8 units, 50 words, Adam" in capsys.readouterr().out

@@ -5,6 +5,7 @@ import os
 import pytest
 
 from model.files import UserError
+from pipeline import corpus_files as corpus_files_module
 from pipeline.corpus_files import corpus_files, find_corpus
 
 
@@ -149,6 +150,19 @@ def test_one_file_on_two_sides_is_seen_through_links(texts, link):
     (texts / "folder").symlink_to(texts)
     with pytest.raises(UserError, match="one file.*for training and for the test"):
         find_corpus(str(texts / "train.txt"), None, str(texts / "folder/train.txt"))
+
+
+def test_one_file_on_two_sides_is_seen_while_it_grows(texts, monkeypatch):
+    original = corpus_files_module.identify
+
+    def write_on(path):
+        with open(path, "a") as file:
+            file.write("one more line\n")
+        return original(path)
+
+    monkeypatch.setattr(corpus_files_module, "identify", write_on)
+    with pytest.raises(UserError, match="valid.txt is given for training and for validation"):
+        find_corpus(str(texts), str(texts / "valid.txt"))
 
 
 def test_equal_content_on_two_sides_is_an_error_unless_it_is_empty(texts):

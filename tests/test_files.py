@@ -2,6 +2,7 @@
 
 import errno
 import fcntl
+import hashlib
 import os
 import subprocess
 import sys
@@ -14,6 +15,8 @@ from model.files import (
     DamagedFile,
     UserError,
     check_hdf5,
+    digest_file,
+    open_beginning,
     open_hdf5,
     publish,
     sweep_temporaries,
@@ -133,3 +136,17 @@ def test_a_file_of_another_kind_is_refused(tmp_path):
         pass
     with pytest.raises(FileNotFoundError), open_hdf5(tmp_path / "missing.h5"):
         pass
+
+
+@pytest.mark.parametrize("size", [0, 1, 5_000, 100_000, 150_000])
+def test_the_beginning_of_a_growing_file(tmp_path, size):
+    path = tmp_path / "growing"
+    content = bytes(range(250)) * 400
+    path.write_bytes(content)
+    with open_beginning(path, size) as file, open(path, "ab") as other:
+        beginning = file.read(10)
+        other.write(b"more")
+        other.flush()
+        assert beginning + file.read(40_000) + file.read() == (content + b"more")[:size]
+    assert digest_file(path, size) == hashlib.sha256((content + b"more")[:size]).hexdigest()
+    assert digest_file(path) == hashlib.sha256(content + b"more").hexdigest()

@@ -533,8 +533,8 @@ def test_without_the_training_s_log_the_evaluation_is_made_again(job):
 
 def test_an_unchanged_folder_of_files_is_looked_at_once(job, folder, monkeypatch):
     looks = []
-    original = artifacts._identity
-    monkeypatch.setattr(artifacts, "_identity", lambda path: looks.append(str(path))
+    original = artifacts.identify
+    monkeypatch.setattr(artifacts, "identify", lambda path: looks.append(str(path))
                         or original(path))
     fingerprints = mock.Mock(side_effect=fingerprint)
     monkeypatch.setattr(tasks, "fingerprint", fingerprints)

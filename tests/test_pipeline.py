@@ -242,7 +242,7 @@ def test_any_name_that_the_system_allows_is_a_file_of_the_corpus(job):
     job.settings["corpus"].pop("path")
     odd.write_bytes(odd.read_bytes() + b"caf\xe9 .\n")
     given = ["--corpus", str(folder)]
-    code, output = job.run("run", "--scheduler", "local", *given)
+    code, output = job.run("run", "--scheduler", "local", "--corpus", str(odd))
     assert code == 0, output
     assert job.metrics()["corpus"]["sentences"] == 320
     table, = job.work.glob("corpus/*.set_aside.tsv")

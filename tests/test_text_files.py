@@ -91,5 +91,15 @@ def test_an_archive_with_two_such_members_is_an_error():
         read_member(stream.getvalue(), "*.txt")
 
 
+def test_an_archive_with_an_endless_header_is_an_error():
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w:gz", format=tarfile.PAX_FORMAT) as made:
+        member = tarfile.TarInfo("text.txt")
+        member.pax_headers = {"comment": "x" * (1 << 21)}
+        made.addfile(member)
+    with pytest.raises(UserError, match="cannot read corpus: it holds a header of 2,09.,... bytes"):
+        read_member(stream.getvalue(), "*.txt")
+
+
 def read_member(content, pattern):
     return b"".join(read_text(io.BufferedReader(io.BytesIO(content)), "corpus", 1000, pattern))

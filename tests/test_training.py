@@ -1,5 +1,6 @@
 """Training: it reaches what can be reached, and a stop at any moment changes nothing."""
 
+import itertools
 import json
 import math
 import shutil
@@ -91,6 +92,18 @@ def log_without_times(path):
     return [{key: value for key, value in json.loads(line).items()
              if key not in ("seconds", "tokens_per_second")}
             for line in path.read_text().splitlines()]
+
+
+def pretend_to_evaluate(monkeypatch, perplexities):
+    """Let the validations give these figures, one after the other."""
+    given = iter(perplexities)
+
+    def evaluation(*_):
+        perplexity = next(given)
+        return SimpleNamespace(totals=SimpleNamespace(figures=lambda: dict.fromkeys(
+            ("perplexity", "perplexity_without_unk"), perplexity)))
+
+    monkeypatch.setattr(training, "evaluate", evaluation)
 
 
 @pytest.fixture(scope="module")
@@ -189,10 +202,7 @@ def test_a_diverged_training_is_noticed_within_a_window(tmp_path, corpus, checkp
 
 
 def test_a_validation_that_is_not_finite_is_never_published(tmp_path, corpus, monkeypatch):
-    def evaluation(*_):
-        return SimpleNamespace(totals=SimpleNamespace(figures=lambda: {"perplexity": math.inf}))
-
-    monkeypatch.setattr(training, "evaluate", evaluation)
+    pretend_to_evaluate(monkeypatch, itertools.repeat(math.inf))
     broken = job(tmp_path, corpus)
     with pytest.raises(Diverged, match="not finite"):
         train(broken)
@@ -200,13 +210,7 @@ def test_a_validation_that_is_not_finite_is_never_published(tmp_path, corpus, mo
 
 
 def test_a_training_worse_than_guessing_is_not_published(tmp_path, corpus, monkeypatch):
-    size = len(corpus[3])
-
-    def evaluation(*_):
-        return SimpleNamespace(
-            totals=SimpleNamespace(figures=lambda: {"perplexity": size * 1.01}))
-
-    monkeypatch.setattr(training, "evaluate", evaluation)
+    pretend_to_evaluate(monkeypatch, itertools.repeat(len(corpus[3]) * 1.01))
     with theano.configparser.change_flags(linker="py", optimizer="fast_compile"):
         for _ in range(2):  # and not by the next run either
             with pytest.raises(Diverged, match="guessing"):
@@ -274,13 +278,7 @@ def test_a_lost_best_checkpoint_is_named_and_the_next_run_trains_anew(
 
 
 def test_a_stall_halves_the_rate_and_patience_ends_the_training(tmp_path, corpus, monkeypatch):
-    perplexities = iter([9.0, 8.0, 8.5, 8.0, 7.0, 7.5, 7.5, 7.5])
-
-    def evaluation(*_):
-        return SimpleNamespace(totals=SimpleNamespace(
-            figures=lambda: {"perplexity": next(perplexities)}))
-
-    monkeypatch.setattr(training, "evaluate", evaluation)
+    pretend_to_evaluate(monkeypatch, [9.0, 8.0, 8.5, 8.0, 7.0, 7.5, 7.5, 7.5])
     stalled = job(tmp_path, corpus, patience=3, max_epochs=9, cooldown=0.0, window=256)
     train(stalled)
     last = read_checkpoint(stalled.last)
@@ -295,6 +293,25 @@ def test_a_stall_halves_the_rate_and_patience_ends_the_training(tmp_path, corpus
             rates.append((halvings, line["rate"]))
     assert {rate / 0.5**halvings for halvings, rate in rates} == {CONFIG["rate"]}
     assert len(set(rates)) == 5
+
+
+def test_a_stalled_training_cools_down_before_it_ends(tmp_path, corpus, monkeypatch):
+    pretend_to_evaluate(monkeypatch, itertools.repeat(5.0))
+    with theano.configparser.change_flags(linker="py", optimizer="fast_compile"):
+        stalled = job(tmp_path, corpus, NetworkConfig(3), patience=1, max_epochs=9, cooldown=0.5,
+                      window=128)
+        train(stalled)
+    position = read_checkpoint(stalled.last).position
+    lines = log_without_times(stalled.log)
+    rates = [line["rate"] for line in lines if "rate" in line]
+    assert position["finished"] == "stalled" and len(rates) < 9 * 17
+    at = next(line["update"] for line in lines if line.get("halvings") == 1)
+    # As many updates follow the stall as came before it, and the rate falls to zero over them.
+    assert len(rates) == pytest.approx(2 * at, abs=1)
+    halvings = [line["halvings"] for line in lines if "halvings" in line]
+    falling = [rate / CONFIG["rate"] for rate in rates[at:]]
+    assert falling == sorted(falling, reverse=True)
+    assert falling[0] == pytest.approx(0.5) and falling[-1] < 0.5 ** halvings[-2] / (at / 2)
 
 
 @pytest.mark.parametrize("optimiser", OPTIMISERS)
