@@ -80,10 +80,10 @@ def test_without_locks_it_goes_on_with_a_warning(tmp_path, monkeypatch, capsys):
 
 
 def test_a_file_system_without_locks_will_do(tmp_path, make_shards):
-    source, library = tmp_path / "flock.c", tmp_path / "flock.so"
-    source.write_text("#include <errno.h>\nint flock(int file, int operation) "
+    source, library = tmp_path / "flock.cpp", tmp_path / "flock.so"
+    source.write_text("#include <errno.h>\nextern \"C\" int flock(int file, int operation) "
                       "{ errno = ENOLCK; return -1; }\n")
-    subprocess.run(["gcc", "-shared", "-fPIC", str(source), "-o", str(library)], check=True)
+    subprocess.run(["g++", "-shared", "-fPIC", str(source), "-o", str(library)], check=True)
     (shard,), _ = make_shards(tmp_path / "shards", [["a b a", "b"]])
     code = ("import sys; from pathlib import Path; from model.shards import ShardReader\n"
             "from pipeline.working_folder import only_one_run\n"

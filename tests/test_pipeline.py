@@ -168,10 +168,7 @@ def test_models_are_kept_up_to_a_number_and_the_log_to_a_size(finished, tmp_path
     job = Job(tmp_path / "job", train=200)
     shutil.copytree(original.work, job.work)
     log = job.work / "log" / "run.log"
-    lines = [re.sub("^[-0-9:, ]*", "", line) for line in log.read_text().splitlines()]
-    assert "DEBUG Asking scheduler for work..." in lines
-    assert len(lines) == len({*lines}) + sum(
-        lines.count(line) - 1 for line in {*lines} if not line.startswith("DEBUG"))
+    assert log.read_text().count("DEBUG Asking scheduler for work...") == 1
     log.write_text("x" * (11 << 20))
     first, = job.work.glob("models/*")
     job.set("training", seed=2)
