@@ -168,7 +168,8 @@ def test_models_are_kept_up_to_a_number_and_the_log_to_a_size(finished, tmp_path
     job = Job(tmp_path / "job", train=200)
     shutil.copytree(original.work, job.work)
     log = job.work / "log" / "run.log"
-    assert log.read_text().count("DEBUG Asking scheduler for work...") == 1
+    _, *runs = log.read_text().split("INFO logging disabled in settings")
+    assert max(run.count("DEBUG Asking scheduler for work...") for run in runs) == 1
     log.write_text("x" * (11 << 20))
     first, = job.work.glob("models/*")
     job.set("training", seed=2)
