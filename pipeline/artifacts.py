@@ -16,10 +16,13 @@ import functools
 import hashlib
 import json
 import os
+import platform
+import re
 import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 from typing import NamedTuple, TypeGuard
 
@@ -35,6 +38,9 @@ DIGEST_DIGITS = 16
 
 # Of the files of a corpus, thousands may have changed.
 _PHRASES = 5
+
+# Whose versions a receipt names: what the bytes of artifacts can depend on.
+_PACKAGES = ("theano", "lasagne", "numpy", "h5py", "luigi", "polars")
 
 _RECEIPT_KEYS = {"stage", "name", "path", "ingredients", "sha256", "identity", "seconds",
                  "finished", "notes"}
@@ -71,8 +77,16 @@ class Identity(NamedTuple):
 
 
 def identify(path: str | Path) -> Identity:
-    """The identity of a file as it is now; OSError where there is none."""
-    status = os.stat(path)
+    """The identity of a file as it is now; OSError where there is none.
+
+    The file is opened for it: a network file system may remember for a minute what it said of a
+    file, but asks the server when one is opened (nfs(5), close-to-open cache consistency).
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        status = os.fstat(descriptor)
+    finally:
+        os.close(descriptor)
     return Identity(status.st_size, status.st_mtime_ns, status.st_ino, status.st_dev,
                     status.st_ctime_ns)
 
@@ -232,7 +246,7 @@ class Artifact:
             "stage": self.stage, "name": self.name, "path": os.path.relpath(self.path, self.work),
             "ingredients": self.ingredients, "sha256": digest_file(self.path),
             "identity": identify(self.path), "seconds": round(seconds, 3),
-            "finished": time.time(), "notes": notes,
+            "finished": time.time(), "notes": notes, "made_by": _makers(),
             # The clock may have been wrong, or will be.
             "sequence": 1 + max((by_age(other)[0] for other in receipts(
                 self.work, self.stage, self.name)), default=0),
@@ -270,6 +284,19 @@ class Artifact:
     def _publish(self, receipt: dict) -> None:
         with publish(self.receipt_path) as temporary:
             temporary.write_text(json.dumps(receipt, indent=1))
+
+
+@functools.cache
+def _makers() -> dict:
+    """The programs and the machine at work: none of them is an ingredient, all are asked for."""
+    versions = {name: metadata.version(name) for name in _PACKAGES}
+    try:
+        model = re.search("^model name\\s*: (.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+    except OSError:
+        model = None
+    return {"python": platform.python_version(), **versions,
+            "processor": model[1] if model else platform.machine(),
+            "threads": int(os.environ.get("OMP_NUM_THREADS") or len(os.sched_getaffinity(0)))}
 
 
 def receipts(work: Path, stage: str = "*", name: str = "*") -> Iterator[dict]:

@@ -229,7 +229,7 @@ def stop(work: Path, port: int) -> str:
         When it does not stop.
     """
     file = work / "luigid" / "pid"
-    process = int(file.read_text()) if file.exists() else None
+    process = _number_in(file)
     if process is None or not _is_luigid(process):
         if answers(port):
             return (f"a daemon answers on {url(port)}, but it was not started from {work}; "
@@ -243,6 +243,13 @@ def stop(work: Path, port: int) -> str:
         time.sleep(0.1)
     file.unlink()
     return "the daemon has stopped"
+
+
+def _number_in(file: Path) -> int | None:
+    try:
+        return int(file.read_text())
+    except (OSError, ValueError):  # there is none, or it is garbled
+        return None
 
 
 def _is_luigid(process: int) -> bool:

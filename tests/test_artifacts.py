@@ -3,6 +3,9 @@
 import hashlib
 import json
 import os
+import platform
+
+import numpy
 
 from pipeline import artifacts
 from pipeline.artifacts import Artifact, DigestCache, by_age, fingerprint, receipts
@@ -163,3 +166,24 @@ def test_digests_of_files_that_are_gone_are_not_kept(tmp_path, monkeypatch):
         if night < 2:
             file.rename(tmp_path / "yesterday.txt")
     assert list(json.loads((tmp_path / "digests.json").read_text())) == [str(file)]
+
+
+def test_what_a_network_file_system_remembers_does_not_count(tmp_path, monkeypatch):
+    one = artifact(tmp_path, size=1)
+    make(one)
+    remembered = os.stat(one.path)
+    one.path.write_text("written by another machine")
+    original = os.stat
+    # As where attributes are cached: only who opens the file is told what it is now.
+    monkeypatch.setattr(os, "stat", lambda path, **options: remembered if str(path) == str(
+        one.path) else original(path, **options))
+    assert not one.is_whole()
+
+
+def test_a_receipt_names_versions_processor_and_threads(tmp_path):
+    one = artifact(tmp_path, size=1)
+    make(one)
+    made_by = one.receipt()["made_by"]
+    assert made_by["python"] == platform.python_version()
+    assert made_by["numpy"] == numpy.__version__ and made_by["theano"] == "1.0.5"
+    assert made_by["threads"] >= 1 and made_by["processor"]

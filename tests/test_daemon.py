@@ -83,6 +83,12 @@ def test_another_program_on_the_port(stranger, tmp_path, monkeypatch):
     assert not (tmp_path / "luigid").exists()
 
 
+def test_a_garbled_process_number_is_none(tmp_path):
+    (tmp_path / "luigid").mkdir()
+    (tmp_path / "luigid" / "pid").write_text("12\0x")
+    assert daemon.stop(tmp_path, free_port()) == "no daemon is running"
+
+
 @contextlib.contextmanager
 def impostor(answers):
     """A program that answers whether it is paused, and anything else as `answers` says."""
