@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from model import environment  # isort: skip
+from model.system import environment  # isort: skip
 
 if __name__ == "__main__":
     environment.isolate("benchmarks")
@@ -24,7 +24,8 @@ from benchmarks.growth import grow
 from benchmarks.machine import conditions, machine
 from benchmarks.plots import BenchmarkPlots
 from benchmarks.preparation import time_files, time_preparation
-from model.files import UserError, publish
+from model.system.errors import UserError
+from model.system.files import publish
 
 SECTIONS = ("comparison", "breakdown", "compile", "growth", "preparation", "files",
             "checkpoints")

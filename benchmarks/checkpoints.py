@@ -13,7 +13,7 @@ import numpy as np
 from benchmarks.machine import peak_memory
 from benchmarks.workers import REPOSITORY
 from model.checkpoint import Checkpoint, publish_model, write_checkpoint
-from model.vocabulary import SPECIALS, Vocabulary
+from model.data.vocabulary import SPECIALS, Vocabulary
 
 _MEGABYTE = 10**6
 

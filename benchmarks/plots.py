@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pipeline.plots import Plots
+from pipeline.report.plots import Plots
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -15,7 +15,7 @@ import numpy as np
 
 from benchmarks.machine import family_memory
 from benchmarks.workers import REPOSITORY
-from model.files import UserError
+from model.system.errors import UserError
 
 WORKERS = 2
 

@@ -22,7 +22,7 @@ import numpy as np
 from benchmarks.extent import THREADS, Shape
 from benchmarks.machine import peak_memory
 from benchmarks.sgemm import OpenBLAS, products
-from model.files import UserError
+from model.system.errors import UserError
 
 # One training step; returns the summed loss.
 Step = Callable[[], float]
@@ -67,7 +67,7 @@ def theano_step(task: str, shape: Shape) -> tuple[dict, Step]:
     import theano
     import theano.tensor as T
 
-    from model import native
+    from model.engine import native
     from model.network import NetworkConfig, build_network, summed_loss
     from model.updater import accumulate_gradients, create_accumulators
 
@@ -170,7 +170,7 @@ def time_sgemm(job: dict) -> None:
 
 def time_parts(job: dict) -> None:
     """Answer with the seconds of each part of `accumulate`, and of `apply`."""
-    from model import native
+    from model.engine import native
 
     spent: dict[str, float] = defaultdict(float)
     call = native.call
@@ -212,9 +212,9 @@ def compile_training(job: dict) -> None:
 
 def training_pass(job: dict) -> None:
     """Go through all windows of an epoch, train on some of them, and say the memory it took."""
-    from model.batches import epoch_windows
-    from model.shards import ShardReader
-    from model.vocabulary import read_vocabulary
+    from model.data.batches import epoch_windows
+    from model.data.shards import ShardReader
+    from model.data.vocabulary import read_vocabulary
 
     vocabulary = read_vocabulary(Path(job["vocabulary"]))
     shards = [Path(path) for path in job["shards"]]

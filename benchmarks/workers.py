@@ -11,8 +11,8 @@ from pathlib import Path
 from types import TracebackType
 
 from benchmarks.extent import THREADS, Shape
-from model import environment
-from model.files import UserError
+from model.system import environment
+from model.system.errors import UserError
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from model import environment  # isort: skip
+from model.system import environment  # isort: skip
 
 if __name__ == "__main__":
     environment.isolate("model")
@@ -22,18 +22,11 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from tqdm import tqdm
 
-from model.files import (
-    BadInput,
-    DamagedFile,
-    UserError,
-    publish,
-    to_json,
-    try_lock,
-    wait_for_lock,
-)
-from model.processes import end_descendants, end_with_descendants, end_with_parent
-from model.terminal import guard_output
-from model.text_files import open_text
+from model.data.text_files import open_text
+from model.system.errors import BadInput, DamagedFile, UserError
+from model.system.files import publish, to_json, try_lock, wait_for_lock
+from model.system.processes import end_descendants, end_with_descendants, end_with_parent
+from model.system.terminal import guard_output
 
 if TYPE_CHECKING:
     from model.checkpoint import Checkpoint
@@ -170,10 +163,10 @@ _count = _number(int, lambda value: value >= 0, "a whole number of at least 0")
 
 def train_command(options: argparse.Namespace) -> None:
     """``train``: prints one JSON object a line on standard output, its share done and status."""
+    from model.data.vocabulary import read_vocabulary
     from model.lineage import TrainingText
     from model.network import NetworkConfig
     from model.training import TrainingConfig, TrainingJob, train
-    from model.vocabulary import read_vocabulary
 
     content = json.loads(options.job.read_text())
     job = TrainingJob(
@@ -197,9 +190,9 @@ def evaluate_command(options: argparse.Namespace) -> None:
     """``evaluate``: writes the figures of each set, with baselines and samples, as JSON."""
     from model.baselines import Bigrams, baselines
     from model.checkpoint import read_checkpoint
+    from model.data.shards import ShardReader
     from model.evaluation import evaluate
     from model.inference import compile_next_word, load_network, sample
-    from model.shards import ShardReader
     from model.training import compile_log_probabilities
 
     content = json.loads(options.job.read_text())
@@ -280,8 +273,8 @@ def _write_json(line: int | str, words: list[dict] | None, sums: dict) -> None:
 
 def sample_command(options: argparse.Namespace) -> None:
     """``sample``: a drawn sentence a line."""
+    from model.data.tokenization import clean, tokenize
     from model.inference import compile_next_word, load_network, sample
-    from model.tokenization import clean, tokenize
 
     try:
         options.prefix.encode()

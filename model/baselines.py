@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import scipy.sparse
 
+from model.data.shards import ShardReader, load
+from model.data.vocabulary import Vocabulary
 from model.evaluation import evaluate, headline
-from model.shards import ShardReader, load
-from model.vocabulary import Vocabulary
 
 _SMOOTHING = [10.0**exponent for exponent in range(-4, 2)]
 

@@ -8,7 +8,7 @@ import typing
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from model.files import BadInput
+from model.system.errors import BadInput
 
 # Rules of Lasagne's, by their names there.
 OPTIMISERS = ("adagrad", "adam", "rmsprop", "momentum", "adadelta")

@@ -9,9 +9,10 @@ import h5py
 import numpy as np
 
 from model.checkpoint import FORMAT, read_checkpoint
-from model.files import DamagedFile, UserError, open_hdf5
-from model.shards import load
-from model.untrusted import odd_content, try_out
+from model.data.shards import load
+from model.system.errors import DamagedFile, UserError
+from model.system.hdf5 import open_hdf5
+from model.system.untrusted import odd_content, try_out
 
 
 def describe(path: str | os.PathLike) -> dict:

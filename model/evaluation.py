@@ -9,8 +9,8 @@ from dataclasses import asdict, dataclass, field, fields
 
 import numpy as np
 
-from model.shards import ShardReader
-from model.vocabulary import Vocabulary
+from model.data.shards import ShardReader
+from model.data.vocabulary import Vocabulary
 
 # Micro-batches of the evaluation: enough rows for the matrix products, little memory.
 TOKENS_PER_BATCH = 8192

@@ -15,11 +15,11 @@ import theano
 import theano.tensor as T
 
 from model.checkpoint import Checkpoint, read_checkpoint
-from model.files import DamagedFile, UserError
+from model.data.vocabulary import Vocabulary
 from model.network import Network, NetworkConfig, build_network
+from model.system.errors import DamagedFile, UserError
+from model.system.untrusted import odd_content, try_out
 from model.training import set_parameters
-from model.untrusted import odd_content, try_out
-from model.vocabulary import Vocabulary
 
 # Sentences that are drawn side by side.
 _SAMPLES_PER_BATCH = 64

@@ -11,8 +11,8 @@ import lasagne
 import theano
 import theano.tensor as T
 
-from model import native
-from model.lstm_op import lstm_sequence
+from model.engine import native
+from model.engine.lstm_op import lstm_sequence
 
 
 @functools.cache

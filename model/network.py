@@ -10,8 +10,8 @@ import lasagne
 from lasagne.layers import DenseLayer, DimshuffleLayer, DropoutLayer, InputLayer, ReshapeLayer
 
 from model.configuration import NetworkConfig
+from model.engine.softmax_op import softmax_crossentropy
 from model.layers import LSTMLayer, uses_native
-from model.softmax_op import softmax_crossentropy
 
 
 @dataclass(frozen=True)

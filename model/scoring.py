@@ -11,10 +11,10 @@ from typing import BinaryIO
 
 import numpy as np
 
+from model.data.tokenization import clean, tokenize
+from model.data.vocabulary import END, Vocabulary
 from model.evaluation import TOKENS_PER_BATCH, Totals
-from model.files import UserError
-from model.tokenization import clean, tokenize
-from model.vocabulary import END, Vocabulary
+from model.system.errors import UserError
 
 logger = logging.getLogger(__name__)
 

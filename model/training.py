@@ -18,23 +18,17 @@ import numpy as np
 import theano
 import theano.tensor as T
 
-from model.batches import epoch_windows
 from model.checkpoint import Checkpoint, publish_model, read_checkpoint, write_checkpoint
 from model.configuration import NetworkConfig, TrainingConfig
+from model.data.batches import epoch_windows
+from model.data.shards import ShardReader
+from model.data.vocabulary import Vocabulary
 from model.evaluation import evaluate, headline
-from model.files import (
-    BadInput,
-    DamagedFile,
-    UserError,
-    digest_file,
-    publish,
-    publish_link,
-    to_json,
-)
 from model.lineage import TrainingText
 from model.network import Network, build_network, log_probabilities, summed_loss
 from model.schedule import end_share, learning_rate, share_done
-from model.shards import ShardReader
+from model.system.errors import BadInput, DamagedFile, UserError
+from model.system.files import digest_file, publish, publish_link, to_json
 from model.updater import (
     accumulate_gradients,
     average_and_apply,
@@ -42,7 +36,6 @@ from model.updater import (
     create_accumulators,
     update_state,
 )
-from model.vocabulary import Vocabulary
 
 logger = logging.getLogger(__name__)
 

@@ -5,7 +5,7 @@ The tasks are imported here, so that ``luigi --module pipeline EvaluatePerplexit
 
 import sys
 
-from model import environment
+from model.system import environment
 
 if sys.argv[0] == "-m":  # python -m pipeline, of which nothing else is imported yet
     environment.isolate("pipeline")

@@ -16,9 +16,10 @@ from logging.handlers import RotatingFileHandler
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from model import environment
-from model.files import BadInput, UserError, sweep_temporaries
-from model.terminal import guard_output
+from model.system import environment
+from model.system.errors import BadInput, UserError
+from model.system.files import sweep_temporaries
+from model.system.terminal import guard_output
 from pipeline import settings
 from pipeline.exit_codes import ExitCode
 

@@ -26,8 +26,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import NamedTuple, TypeGuard
 
-from model.files import UserError, digest_file, publish
-from model.terminal import one_line
+from model.system.errors import UserError
+from model.system.files import digest_file, publish
+from model.system.terminal import one_line
 
 # A file modified so shortly before it was read may change again without a new mtime.
 _SETTLED_NANOSECONDS = 50_000_000

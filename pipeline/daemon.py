@@ -20,7 +20,8 @@ from typing import Any
 
 from luigi.rpc import RemoteScheduler, RPCError
 
-from model.files import UserError, publish
+from model.system.errors import UserError
+from model.system.files import publish
 
 ADDRESS = "127.0.0.1"
 _LOG = "luigid.log"

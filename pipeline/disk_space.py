@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
-from model.files import UserError
+from model.system.errors import UserError
 
 # Parts are as large as the text; tokens and shards were half of it each, on the King James text.
 _BYTES_PER_BYTE_OF_TEXT = 2

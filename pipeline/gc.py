@@ -14,9 +14,9 @@ from pathlib import Path
 
 import luigi
 
-from model.files import UserError
+from model.system.errors import UserError
 from pipeline.artifacts import Artifact, by_age, fingerprint, receipts
-from pipeline.corpus import part_digest
+from pipeline.corpus.publishing import part_digest
 from pipeline.tasks import SplitCorpus, Stage, TrainModel, all_needs
 
 _OF_A_MODEL = ("model.h5", "best.h5", "last.h5", "best.damaged", "last.damaged", "log.jsonl",

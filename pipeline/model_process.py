@@ -10,8 +10,9 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from model.files import BadInput, DamagedFile, UserError, publish
-from model.processes import nothing_left
+from model.system.errors import BadInput, DamagedFile, UserError
+from model.system.files import publish
+from model.system.processes import nothing_left
 
 
 def run_model_command(command: str, job: dict, job_file: Path,

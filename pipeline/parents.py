@@ -17,10 +17,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from model.checkpoint import Checkpoint, read_checkpoint
-from model.files import BadInput, UserError, digest_file, publish
 from model.lineage import TrainingText
+from model.system.errors import BadInput, UserError
+from model.system.files import digest_file, publish
 from pipeline.artifacts import Artifact, by_age, differences, fingerprint, receipts
-from pipeline.corpus import sentences_also_in_training
+from pipeline.corpus.publishing import sentences_also_in_training
 
 _SENTENCE_DIGEST_BYTES = 16
 

@@ -35,7 +35,6 @@ import luigi.retcodes  # noqa: E402
 from luigi.configuration.cfg_parser import EnvironmentInterpolation  # noqa: E402
 from luigi.task_register import Register  # noqa: E402
 
-from model import environment  # noqa: E402
 from model.configuration import (  # noqa: E402
     AMOUNT,
     SWITCH,
@@ -44,8 +43,9 @@ from model.configuration import (  # noqa: E402
     TrainingConfig,
     rules,
 )
-from model.files import UserError  # noqa: E402
-from model.vocabulary import SPECIALS  # noqa: E402
+from model.data.vocabulary import SPECIALS  # noqa: E402
+from model.system import environment  # noqa: E402
+from model.system.files import UserError  # noqa: E402
 from pipeline.exit_codes import ExitCode  # noqa: E402
 
 # A setting of Luigi's that Luigi takes for a mistake, and warns of.

@@ -31,11 +31,12 @@ import luigi.interface
 import luigi.rpc
 from luigi.parameter import ParameterVisibility
 
-from model import environment
-from model.files import BadInput, DamagedFile, UserError, publish, to_json
+from model.data.vocabulary import SPECIALS, Vocabulary, read_vocabulary, write_vocabulary
 from model.lineage import HELD_OUT
-from model.processes import end_with_parent
-from model.vocabulary import SPECIALS, Vocabulary, read_vocabulary, write_vocabulary
+from model.system import environment
+from model.system.errors import BadInput, DamagedFile, UserError
+from model.system.files import publish, to_json
+from model.system.processes import end_with_parent
 from pipeline import disk_space, settings
 from pipeline.artifacts import (
     DIGEST_DIGITS,
@@ -46,15 +47,15 @@ from pipeline.artifacts import (
     fingerprint,
     receipts,
 )
-from pipeline.corpus import part_file, sentences_also_in_training, split_corpus
-from pipeline.corpus_files import SIDES, Corpus, find_corpus
-from pipeline.download import download, is_archive, take_text, unpack
-from pipeline.kjv import extract_kjv
+from pipeline.corpus.download import download, is_archive, take_text, unpack
+from pipeline.corpus.files import SIDES, Corpus, find_corpus
+from pipeline.corpus.king_james import extract_kjv
+from pipeline.corpus.publishing import part_file, sentences_also_in_training, split_corpus
 from pipeline.model_process import how_it_ended, run_model_command
 from pipeline.parents import Splits, Training, wanted_training
-from pipeline.report import Sources, read_log, write_report
+from pipeline.report.page import Sources, read_log, write_report
+from pipeline.report.training_page import TrainingPage
 from pipeline.tokens import Types, read_types, write_tokens
-from pipeline.training_page import TrainingPage
 from pipeline.vocabulary import build_vocabulary, count_types
 
 logger = logging.getLogger("pipeline")
@@ -735,7 +736,7 @@ class EncodePart(PartStage):
         return Artifact(self.folder, "shards", self.digest, path, ingredients)
 
     def make(self, artifact: Artifact) -> None:
-        from model.shards import write_shard
+        from model.data.shards import write_shard
 
         vocabulary = self.clone(BuildVocabulary).vocabulary()
         write_shard(self.tokens().artifact().path, vocabulary, artifact.path,
@@ -968,7 +969,7 @@ class WriteReport(Stage):
         return Artifact(self.folder, "report", "report", path, ingredients)
 
     def make(self, artifact: Artifact) -> None:
-        from model.shards import ShardReader
+        from model.data.shards import ShardReader
 
         self.say("collecting what the stages have left", 0.0)
         evaluation = self.requires()

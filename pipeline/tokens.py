@@ -10,9 +10,9 @@ from typing import NamedTuple
 import h5py
 import numpy as np
 
-from model.files import open_hdf5, write_hdf5
-from model.tokenization import Tokens, tokenize
-from pipeline.corpus import read_part
+from model.data.tokenization import Tokens, tokenize
+from model.system.hdf5 import open_hdf5, write_hdf5
+from pipeline.corpus.publishing import read_part
 
 
 def write_tokens(

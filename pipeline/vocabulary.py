@@ -9,9 +9,9 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from model.files import BadInput
-from model.tokenization import clean, tokenize
-from model.vocabulary import END, SPECIALS, START, UNKNOWN, Vocabulary, read_lines
+from model.data.tokenization import clean, tokenize
+from model.data.vocabulary import END, SPECIALS, START, UNKNOWN, Vocabulary, read_lines
+from model.system.errors import BadInput
 from pipeline.tokens import Types
 
 _FREQUENT = 16  # occurrences in a part: few of its types have so many; any number from 1 is right

@@ -8,7 +8,9 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from model.files import UserError, check_owner, check_programs, publish, try_lock, wait_for_lock
+from model.system.errors import UserError
+from model.system.files import publish, try_lock, wait_for_lock
+from model.system.folders import check_owner, check_programs
 from pipeline.artifacts import receipts
 
 _MARKER = ".lstm-batch-pipeline"

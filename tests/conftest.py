@@ -54,7 +54,7 @@ def full_disk(tmp_path):
 @pytest.fixture(scope="session")
 def make_shards():
     """A function that runs sentences through the real stages: tokens, vocabulary, shards."""
-    from model.shards import write_shard
+    from model.data.shards import write_shard
     from pipeline.tokens import read_types, write_tokens
     from pipeline.vocabulary import build_vocabulary
 

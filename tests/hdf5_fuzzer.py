@@ -19,10 +19,11 @@ import resource
 import sys
 from pathlib import Path
 
-from model import files
 from model.checkpoint import FORMAT, read_checkpoint
-from model.files import UserError, open_hdf5
-from model.shards import ShardReader
+from model.data.shards import ShardReader
+from model.system import files
+from model.system.errors import UserError
+from model.system.hdf5 import open_hdf5
 
 
 def _rotated(x, by):

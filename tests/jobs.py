@@ -15,9 +15,9 @@ import luigi
 import numpy as np
 
 from model.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
-from model.files import digest_file
+from model.data.vocabulary import read_vocabulary
 from model.lineage import TrainingText
-from model.vocabulary import read_vocabulary
+from model.system.files import digest_file
 from pipeline import settings, tasks
 from pipeline.artifacts import fingerprint
 

@@ -15,7 +15,7 @@ from benchmarks.preparation import write_corpus
 from benchmarks.sgemm import FORWARD, OpenBLAS, combined_rate, products
 from benchmarks.tables import comparison_table, machine_table
 from benchmarks.workers import Worker
-from model.files import UserError
+from model.system.errors import UserError
 
 SHAPE = Shape(units=6, sentences=4, steps=3, vocabulary=10)
 

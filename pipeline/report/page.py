@@ -1,0 +1,365 @@
+"""The report of a run: one page that needs no network, and its plots as files.
+
+Knows nothing of Luigi: `write_report` takes what the stages have left, `write_training_page` a
+training's log while it grows.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import jinja2
+import numpy as np
+from markupsafe import Markup
+
+from model.data.vocabulary import END, SPECIALS, UNKNOWN, Vocabulary
+from model.system.files import publish
+from pipeline.artifacts import is_digest
+from pipeline.report.plots import Plots
+
+_WORDS_LISTED = 20
+_SURPRISING_LISTED = 10
+_SET_ASIDE_LISTED = 20
+_INGREDIENTS_LISTED = 8
+_GROUPS_OF_LENGTHS = 10
+
+
+@dataclass(frozen=True)
+class Sources:
+    """What the report is made from.
+
+    Parameters
+    ----------
+    manifest : dict
+        Of the corpus stage.
+    vocabulary : Vocabulary
+    types_counts : (list of str, integer array)
+        The distinct words of the training side, but `<unk>`, and how often they occur.
+    step_counts : dict
+        For each side the number of sentences by number of steps (words + 1).
+    log : path
+        The training's log; need not exist any more.
+    metrics, evaluation : dict
+        Of the evaluation: the figures, and the details.
+    receipts : list of dict
+        Those of all artifacts of the run, in the order of the run.
+    set_aside : path
+        The table of lines that could not be used; need not exist.
+    """
+
+    manifest: dict
+    vocabulary: Vocabulary
+    types_counts: tuple[list[str], np.ndarray]
+    step_counts: dict[str, dict[int, int]]
+    log: Path
+    metrics: dict
+    evaluation: dict
+    receipts: list[dict]
+    set_aside: Path
+
+
+def write_report(sources: Sources, path: Path, *,
+                 progress: Callable[[str, float], None] = lambda name, share: None) -> None:
+    """Publish the report as one HTML file, and its plots in the folder ``plots`` beside it.
+
+    Apart from times it depends on the sources alone.
+
+    Parameters
+    ----------
+    sources : Sources
+    path : path
+        The HTML file.
+    progress : function
+        Called before something is drawn, with its name and the share that is done, 0 to 1.
+    """
+    plots = Plots(path.parent / "plots")
+    updates, validations = read_log(sources.log)
+    test = sources.evaluation["sets"]["test"]
+    by_length = _perplexity_by_length(test["by_steps"])
+    by_word = _perplexity_by_word(sources.vocabulary, test)
+    to_draw: dict[str, Callable[[], dict[str, str]]] = {
+        "sentence lengths": lambda: plots.sentence_lengths(
+            {steps - 1: count for steps, count in sources.step_counts["train"].items()}),
+        "coverage": lambda: plots.coverage(*_coverage(sources)),
+        "learning curves": lambda: plots.learning(updates, validations) if updates else {},
+        "perplexity by length": lambda: plots.bars(
+            "by_length", "words in the sentence",
+            [(row["label"], row["perplexity"]) for row in by_length]),
+        "perplexity by word": lambda: plots.bars(
+            "by_word", "rank of the word",
+            [(row["label"], row["perplexity"]) for row in by_word], logarithmic=True),
+    }
+    drawn: dict[str, str] = {}
+    for number, (name, draw) in enumerate(to_draw.items()):
+        progress(name, number / len(to_draw))
+        drawn |= draw()
+    frequent, outside = _frequent_words(sources)
+    _render(path, "report.html",
+            metrics=sources.metrics, counts=sources.manifest["counts"],
+            files=sources.manifest["files"], remarks=sources.manifest["remarks"],
+            sides=_sides(sources),
+            buckets=len(sources.step_counts["train"]),
+            frequent=frequent, outside=outside, types=len(sources.types_counts[0]),
+            plots={name: Markup(svg) for name, svg in drawn.items()},
+            validations=validations, log=sources.log,
+            by_length=by_length, by_word=by_word, samples=sources.evaluation["samples"],
+            surprising=test["most_surprising"][:_SURPRISING_LISTED],
+            provenance=provenance(sources.receipts),
+            set_aside=_set_aside(sources.set_aside, sources.manifest["counts"]["set_aside"]),
+            set_aside_file=sources.set_aside, made=time.time())
+
+
+def write_training_page(log: Path, path: Path, *, status: str, share: float,
+                        refresh_seconds: int | None) -> None:
+    """Publish a page on a training as far as its log goes.
+
+    Parameters
+    ----------
+    log, path : path
+    status : str
+        What the training does now.
+    share : float
+        How much of it is done, 0 to 1.
+    refresh_seconds : int or None
+        How often a browser is to load the page again; None when the training has ended.
+    """
+    updates, validations = read_log(log)
+    drawn = Plots(None).learning(updates, validations) if updates else {}
+    _render(path, "training.html", status=status, share=share, refresh_seconds=refresh_seconds,
+            plots={name: Markup(svg) for name, svg in drawn.items()}, updates=len(updates),
+            tokens=sum(update["tokens"] for update in updates),
+            seconds=updates[-1]["seconds"] if updates else 0.0,
+            validations=validations, made=time.time())
+
+
+def read_log(path: Path) -> tuple[list[dict], list[dict]]:
+    """The entries of a training's log, if there is one: its updates, and its validations."""
+    updates: list[dict] = []
+    validations: list[dict] = []
+    for line in path.read_text().splitlines() if path.exists() else ():
+        try:
+            entry = json.loads(line)
+        except ValueError:
+            break  # the last line, half-written
+        (validations if "validation_perplexity" in entry else updates).append(entry)
+    return updates, validations
+
+
+def provenance(receipts: Iterable[dict]) -> list[dict]:
+    """One row for each stage: from what its artifacts are made, how, in what time and memory.
+
+    Parameters
+    ----------
+    receipts : iterable of dict
+        See `pipeline.artifacts`.
+
+    Returns
+    -------
+    list of dict
+        With "stage", "artifacts" (how many), "bytes", "made_from" and "settings" (lists of
+        phrases), "seconds" (of all), "longest" (of one), "peak_memory_mb" and "finished".
+    """
+    stages: dict[str, list[dict]] = {}
+    for receipt in receipts:
+        stages.setdefault(receipt["stage"], []).append(receipt)
+    return [{
+        "stage": stage,
+        "artifacts": len(group),
+        "path": group[0]["path"] if len(group) == 1 else str(Path(group[0]["path"]).parent),
+        "bytes": sum(receipt["identity"][0] for receipt in group),
+        **_origins(group),
+        "seconds": sum(receipt["seconds"] for receipt in group),
+        "longest": max(receipt["seconds"] for receipt in group),
+        "peak_memory_mb": max(receipt["notes"].get("peak_memory_mb", 0) for receipt in group),
+        "finished": max(receipt["finished"] for receipt in group),
+    } for stage, group in stages.items()]
+
+
+def _origins(group: Sequence[dict]) -> dict[str, list[str]]:
+    """What all of a group are made from; where they differ, how many different ones."""
+    made_from, settings = [], []
+    flat = [_flatten({key: value for key, value in receipt["ingredients"].items()
+                      if key != "format"}) for receipt in group]
+    for key in dict.fromkeys(key for each in flat for key in each):
+        values = {json.dumps(each.get(key)): each.get(key) for each in flat}
+        value = next(iter(values.values()))
+        if isinstance(value, list):
+            made_from.append(f"{key} ({len(value):,})")
+        elif is_digest(value):
+            made_from.append(f"{key} ({len(values):,} different)" if len(values) > 1
+                             else f"{key} {value[:8]}")
+        elif len(values) > 1:
+            settings.append(f"{key} ({len(values):,} different)")
+        else:
+            settings.append(f"{key} = {_or_word(value)}")
+    if len(made_from) > _INGREDIENTS_LISTED:
+        more = len(made_from) - _INGREDIENTS_LISTED
+        made_from[_INGREDIENTS_LISTED:] = [f"and {more:,} more"]
+    return {"made_from": made_from, "settings": settings}
+
+
+def _or_word(value: object) -> object:
+    return {"": "(empty)", None: "none"}.get(value, value) if value in ("", None) else value
+
+
+def _flatten(ingredients: dict, before: str = "") -> dict:
+    result = {}
+    for key, value in ingredients.items():
+        if isinstance(value, dict):
+            # The names of these groups tell nothing more.
+            named = before if key in ("files", "settings", "network", "training", "tokens") else (
+                f"{before}{key} ")
+            result.update(_flatten(value, named))
+        else:
+            result[f"{before}{key}"] = value
+    return result
+
+
+def _sides(sources: Sources) -> list[dict]:
+    rows = []
+    for side, label in (("train", "training"), ("valid", "validation"), ("test", "test")):
+        counts = sources.step_counts[side]
+        sentences = sum(counts.values())
+        words = sum((steps - 1) * count for steps, count in counts.items())
+        if side == "train":
+            outside = sources.vocabulary.counts[sources.vocabulary.unknown]
+            rate = outside / words if words else 0.0
+        else:
+            rate = sources.metrics[side]["oov_rate"]
+        rows.append({"label": label, "parts": len(sources.manifest["sides"][side]),
+                     "sentences": sentences, "words": words, "tokens": words + sentences,
+                     "oov_rate": rate, "longest": max(counts) - 1})
+    return rows
+
+
+def _coverage(sources: Sources) -> tuple[np.ndarray, np.ndarray, tuple[int, float]]:
+    counts = np.sort(np.asarray(sources.types_counts[1], "float64"))[::-1]
+    total = _training_words(sources.vocabulary)
+    kept = np.unique(np.geomspace(1, len(counts), 300).astype(int))
+    shares = np.cumsum(counts)[kept - 1] / total
+    outside = sources.vocabulary.counts[sources.vocabulary.unknown]
+    return kept + len(SPECIALS), shares, (len(sources.vocabulary), 1 - outside / total)
+
+
+def _training_words(vocabulary: Vocabulary) -> int:
+    """The number of words of the training side, those outside the vocabulary among them."""
+    return sum(vocabulary.counts) - sum(
+        vocabulary.counts[border] for border in (vocabulary.start, vocabulary.end))
+
+
+def _frequent_words(sources: Sources) -> tuple[list[dict], list[dict]]:
+    """The most frequent words of the training side in the vocabulary, and outside of it."""
+    words, counts = sources.types_counts
+    total = _training_words(sources.vocabulary)
+    known = set(sources.vocabulary.words)
+    inside: list[dict] = []
+    outside: list[dict] = []
+    for rank, n in enumerate(sorted(range(len(words)), key=lambda n: (-int(counts[n]), words[n])),
+                             1):
+        rows = inside if words[n] in known else outside
+        if len(rows) < _WORDS_LISTED:
+            rows.append({"rank": rank, "word": words[n], "count": int(counts[n]),
+                         "share": int(counts[n]) / total})
+        elif len(inside) == len(outside) == _WORDS_LISTED:
+            break
+    return inside, outside
+
+
+def _perplexity_by_length(by_steps: dict[str, dict]) -> list[dict]:
+    """Perplexity of sentences by their number of words, in groups of about as many tokens."""
+    enough = sum(totals["tokens"] for totals in by_steps.values()) / _GROUPS_OF_LENGTHS
+    rows: list[dict] = []
+    lengths: list[int] = []
+    sentences, tokens, log_probability = 0, 0, 0.0
+    ordered = sorted((int(steps) - 1, totals) for steps, totals in by_steps.items())
+    for place, (words, totals) in enumerate(ordered):
+        lengths.append(words)
+        sentences += totals["sentences"]
+        tokens += totals["tokens"]
+        log_probability += totals["log_probability"]
+        if tokens >= enough or place == len(ordered) - 1:
+            label = f"{lengths[0]}" if len(lengths) == 1 else f"{lengths[0]} to {words}"
+            rows.append({"label": label, "sentences": sentences, "tokens": tokens,
+                         "perplexity": math.exp(-log_probability / tokens)})
+            lengths, sentences, tokens, log_probability = [], 0, 0, 0.0
+    return rows
+
+
+def _perplexity_by_word(vocabulary: Vocabulary, figures: dict) -> list[dict]:
+    """Perplexity of the words to predict, by their rank among those of the vocabulary."""
+    tokens = np.array(figures["tokens_by_word"])
+    log_probability = np.array(figures["log_probability_by_word"])
+    ordinary = [n for n, word in enumerate(vocabulary.words) if word not in SPECIALS]
+    groups = []
+    first = 0
+    while first < len(ordinary):
+        last = min(10 * first or 10, len(ordinary))
+        groups.append((f"{first + 1:,} to {last:,}", ordinary[first:last]))
+        first = last
+    places = {word: n for n, word in enumerate(vocabulary.words)}
+    groups += [(f"{UNKNOWN}", [places[UNKNOWN]]), (f"{END}", [places[END]])]
+    rows = []
+    for label, indices in groups:
+        count = tokens[indices].sum()
+        if count:
+            rows.append({"label": label, "tokens": int(count), "share": count / tokens.sum(),
+                         "perplexity": math.exp(-log_probability[indices].sum() / count)})
+    return rows
+
+
+def _set_aside(path: Path, count: int) -> list[dict]:
+    """The first of the lines that could not be used."""
+    if not count or not path.exists():
+        return []
+    rows = []
+    with open(path, encoding="utf-8", errors="backslashreplace", newline="\n") as table:
+        names = table.readline().rstrip("\n").split("\t")
+        for line in table:
+            rows.append(dict(zip(names, line.rstrip("\n").split("\t", len(names) - 1))))
+            if len(rows) == _SET_ASIDE_LISTED:
+                break
+    return rows
+
+
+def _render(path: Path, template: str, **values: object) -> None:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"), autoescape=True,
+        undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters |= {
+        "number": lambda value: f"{value:,}",
+        "decimal": lambda value: "n/a" if value is None else f"{value:,.2f}",
+        "percent": _percent,
+        "duration": _duration, "size": _size,
+        "moment": lambda value: time.strftime("%Y-%m-%d %H:%M", time.localtime(value)),
+    }
+    with publish(path) as temporary:
+        page = environment.get_template(template).render(values)
+        temporary.write_text(page, encoding="utf-8", errors="backslashreplace")
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 10:
+        return f"{seconds:.2f} s"
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    if seconds < 7200:
+        return f"{seconds / 60:.1f} min"
+    return f"{seconds / 3600:.1f} h"
+
+
+def _percent(share: float) -> str:
+    # The space does not break a line.
+    return f"{100 * share:.2g}\u00a0%" if 0 < share < 0.001 else f"{100 * share:.2f}\u00a0%"
+
+
+def _size(number: float) -> str:
+    for unit in ("B", "kB", "MB"):
+        if number < 1000:
+            return f"{number:.0f} {unit}" if unit == "B" else f"{number:.1f} {unit}"
+        number /= 1000
+    return f"{number:.1f} GB"
