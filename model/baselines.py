@@ -99,7 +99,7 @@ def baselines(bigrams: Bigrams, valid: ShardReader, sets: dict[str, ShardReader]
     Parameters
     ----------
     bigrams : Bigrams
-        Of the training side.
+        Of the training split.
     valid : ShardReader
     sets : dict
         The sets to score, by name.

@@ -61,10 +61,10 @@ def _enter_checkout(options: argparse.Namespace) -> None:
     if named := os.environ.get("LUIGI_CONFIG_PATH"):
         os.environ["LUIGI_CONFIG_PATH"] = os.path.abspath(named)
     if Path.cwd() != environment.CHECKOUT:
-        for side in ("corpus", "valid", "test"):
-            name = names.get(side)
+        for split in ("corpus", "valid", "test"):
+            name = names.get(split)
             if name and "://" not in name:
-                names[side] = os.path.abspath(os.path.expanduser(name))
+                names[split] = os.path.abspath(os.path.expanduser(name))
         os.chdir(environment.CHECKOUT)
 
 
@@ -448,7 +448,7 @@ def _table(metrics: dict) -> str:
     if without_unknown:
         perplexities.reverse()
     rows = [("", "test", "validation"),
-            *((label, *(_figure(form, metrics[side][key]) for side in ("test", "valid")))
+            *((label, *(_figure(form, metrics[split][key]) for split in ("test", "valid")))
               for label, key, form in (
                   *perplexities,
                   ("out-of-vocabulary rate", "oov_rate", "{:.2%}"),
@@ -456,10 +456,10 @@ def _table(metrics: dict) -> str:
                   ("tokens, </s> included", "tokens", "{:,}"),
                   ("sentences", "sentences", "{:,}"))),
             *((f"{name} {'without <unk>' if without_unknown else 'perplexity'}",
-               *(_figure("{:,.2f}", metrics["baselines"][name][side])
-                 for side in ("test", "valid")))
+               *(_figure("{:,.2f}", metrics["baselines"][name][split])
+                 for split in ("test", "valid")))
               for name in ("bigram", "unigram"))]
-    repeated = [metrics[side]["sentences_also_in_training"] for side in ("test", "valid")]
+    repeated = [metrics[split]["sentences_also_in_training"] for split in ("test", "valid")]
     if any(each["count"] for each in repeated):
         rows.insert(-2, ("also in training", *(  # after the sentences
             f"{each['count']:,} ({each['share']:.2%})" for each in repeated)))

@@ -71,7 +71,7 @@ def unneeded_files(work: Path, root: luigi.Task) -> list[Path]:
         if artifact is not None:
             needed |= {artifact.path, artifact.receipt_path}
         if isinstance(task, SplitCorpus):
-            needed.add(task.set_aside_file(artifact))
+            needed.add(task.rejected_lines_file(artifact))
             needed |= {task.part_file(part["digest"])
                        for parts in task.manifest().content["sides"].values() for part in parts}
     files = []
@@ -81,7 +81,7 @@ def unneeded_files(work: Path, root: luigi.Task) -> list[Path]:
             continue
         made = [artifact.path]
         if artifact.stage == "corpus":
-            made.append(SplitCorpus.set_aside_beside(artifact.path))
+            made.append(SplitCorpus.rejected_lines_beside(artifact.path))
         files += [path for path in made if path.is_file() and path not in needed]
         files.append(artifact.receipt_path)
     # No receipt names the parts that a run left which did not come to its end; but the name of a

@@ -48,7 +48,7 @@ from pipeline.artifacts import (
     receipts,
 )
 from pipeline.corpus.download import download, is_archive, take_text, unpack
-from pipeline.corpus.files import SIDES, Corpus, find_corpus
+from pipeline.corpus.files import SPLITS, Corpus, find_corpus
 from pipeline.corpus.king_james import extract_kjv
 from pipeline.corpus.publishing import part_file, sentences_also_in_training, split_corpus
 from pipeline.model_process import how_it_ended, run_model_command
@@ -86,9 +86,9 @@ def _corpus(work: Path, train: str, valid: str | None, test: str | None) -> Corp
 def _manifest_to_make(work: Path, train: str, valid: str | None, test: str | None,
                       reading: tuple[tuple[str, object], ...]) -> Artifact:
     """Kept, for the ingredients name each file, and are asked for many times."""
-    files: dict[str, dict[str, str]] = {side: {} for side in SIDES}
+    files: dict[str, dict[str, str]] = {split: {} for split in SPLITS}
     for file in _corpus(work, train, valid, test).files:
-        files[file.side][str(file.path)] = file.digest
+        files[file.split][str(file.path)] = file.digest
     ingredients = {"format": _FORMATS["corpus"], "files": files, "settings": dict(reading)}
     path = work / "corpus" / f"{fingerprint(ingredients)}.json"
     return Artifact(work, "corpus", "corpus", path, ingredients)
@@ -340,9 +340,9 @@ class ExtractKingJames(Shown):
 
 
 class NamedPart(NamedTuple):
-    """A part of the corpus: its side, its number there, from 1, and the digest of its text."""
+    """A part of the corpus: its split, its number there, from 1, and the digest of its text."""
 
-    side: str
+    split: str
     number: int
     digest: str
 
@@ -359,31 +359,31 @@ def _places(parts: Iterable[NamedPart]) -> str:
     """Where parts lie, as people write it: train 1-16, 18, valid 1."""
     ranges: dict[str, list[list[int]]] = {}
     for part in parts:
-        of_side = ranges.setdefault(part.side, [])
-        if of_side and part.number == of_side[-1][-1] + 1:
-            of_side[-1][1:] = [part.number]
+        of_split = ranges.setdefault(part.split, [])
+        if of_split and part.number == of_split[-1][-1] + 1:
+            of_split[-1][1:] = [part.number]
         else:
-            of_side.append([part.number])
-    return ", ".join(f"{side} " + ", ".join("-".join(map(str, each)) for each in of_side)
-                     for side, of_side in ranges.items())
+            of_split.append([part.number])
+    return ", ".join(f"{split} " + ", ".join("-".join(map(str, each)) for each in of_split)
+                     for split, of_split in ranges.items())
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """The parts of a corpus, by side."""
+    """The parts of a corpus, by split."""
 
     content: dict
 
-    def parts(self, side: str) -> list[NamedPart]:
-        """The parts of a side, in order; of parts of the same text all are the first one."""
+    def parts(self, split: str) -> list[NamedPart]:
+        """The parts of a split, in order; of parts of the same text all are the first one."""
         first: dict[str, NamedPart] = {}
-        for each in SIDES:
+        for each in SPLITS:
             for number, part in enumerate(self.content["sides"][each], 1):
                 first.setdefault(part["digest"], NamedPart(each, number, part["digest"]))
-        return [first[part["digest"]] for part in self.content["sides"][side]]
+        return [first[part["digest"]] for part in self.content["sides"][split]]
 
-    def sentences(self, side: str) -> int:
-        return sum(part["sentences"] for part in self.content["sides"][side])
+    def sentences(self, split: str) -> int:
+        return sum(part["sentences"] for part in self.content["sides"][split])
 
 
 class SplitCorpus(Stage):
@@ -398,7 +398,7 @@ class SplitCorpus(Stage):
         return []
 
     def inputs(self) -> tuple[str, str | None, str | None]:
-        """The file, folder or glob of each side; None for a side that is drawn by hash."""
+        """The file, folder or glob of each split; None for a split that is drawn by hash."""
         section = settings.values(settings.corpus)
         path = section["path"]
         for source in self.requires():
@@ -411,8 +411,8 @@ class SplitCorpus(Stage):
         manifest, (_, *given) = self.manifest(), self.inputs()
         shares = tuple((split, 0.0 if pattern else self.reading()[f"{split}_share"])
                        for split, pattern in zip(HELD_OUT, given, strict=True))
-        parts = tuple((side, tuple(part.digest for part in manifest.parts(side)))
-                      for side in SIDES)
+        parts = tuple((split, tuple(part.digest for part in manifest.parts(split)))
+                      for split in SPLITS)
         return Splits(_FORMATS["corpus"], self.parts_folder, parts, shares)
 
     def reading(self) -> dict:
@@ -442,7 +442,7 @@ class SplitCorpus(Stage):
     def is_whole(self) -> bool:
         if not super().is_whole():
             return False
-        parts = [part for side in SIDES for part in self.manifest().content["sides"][side]]
+        parts = [part for split in SPLITS for part in self.manifest().content["sides"][split]]
         return all(_has_size(self.part_file(part["digest"]), part["bytes"]) for part in parts)
 
     def run(self) -> None:
@@ -458,7 +458,7 @@ class SplitCorpus(Stage):
         manifest = split_corpus(
             corpus,
             parts_folder=self.parts_folder,
-            set_aside_file=self.set_aside_file(artifact),
+            rejected_lines_file=self.rejected_lines_file(artifact),
             known=known,
             progress=_throttled(lambda done: self.say("reading the corpus", done / total)),
             **self.reading(),
@@ -466,7 +466,7 @@ class SplitCorpus(Stage):
         counts = manifest["counts"]
         if counts["set_aside"]:
             manifest["remarks"].append(f"{counts['set_aside']:,} of {counts['lines']:,} lines were "
-                                       f"set aside: {self.set_aside_file(artifact)}")
+                                       f"set aside: {self.rejected_lines_file(artifact)}")
         for remark in manifest["remarks"]:
             logger.warning("%s: %s", self.task_family, remark)
         with publish(artifact.path) as temporary:
@@ -480,13 +480,13 @@ class SplitCorpus(Stage):
         """The parts, once the task is complete."""
         return _read_manifest(self.to_make().path)
 
-    def set_aside_file(self, artifact: Artifact | None) -> Path:
+    def rejected_lines_file(self, artifact: Artifact | None) -> Path:
         """Where bad lines are set aside, if there are any."""
         manifest = self.folder / "corpus" / "unknown.json" if artifact is None else artifact.path
-        return self.set_aside_beside(manifest)
+        return self.rejected_lines_beside(manifest)
 
     @staticmethod
-    def set_aside_beside(manifest: Path) -> Path:
+    def rejected_lines_beside(manifest: Path) -> Path:
         """Where the bad lines lie of the corpus that a manifest describes."""
         return manifest.with_suffix(".set_aside.tsv")
 
@@ -504,8 +504,8 @@ class SplitCorpus(Stage):
         wanted = {"format": _FORMATS["corpus"], "settings": self.reading()}
         path = _newest(self.folder, "corpus", lambda ingredients: (
             ingredients.items() >= wanted.items()))
-        sides = _read_manifest(path).content["sides"] if path else {}
-        return [part for parts in sides.values() for part in parts[:-1]]
+        splits = _read_manifest(path).content["sides"] if path else {}
+        return [part for parts in splits.values() for part in parts[:-1]]
 
 
 def _bytes_of_training() -> int:
@@ -567,7 +567,7 @@ class PartStage(Stage):
     @functools.cached_property
     def named(self) -> list[NamedPart]:
         """The parts."""
-        return [NamedPart(side, int(number), digest) for side, number, digest in (
+        return [NamedPart(split, int(number), digest) for split, number, digest in (
             text.split("/") for text in self.contents.split(","))]
 
     @property
@@ -639,7 +639,7 @@ _ABSENT_NAMED = 3
 
 
 class BuildVocabulary(Stage):
-    """Stage 3: the most frequent words of the training side."""
+    """Stage 3: the most frequent words of the training split."""
 
     def requires(self) -> SplitCorpus:
         return self.clone(SplitCorpus)
@@ -750,7 +750,7 @@ class EncodeCorpus(Stage):
         return self.clone(BuildVocabulary)
 
     def parts(self) -> list[EncodePart]:
-        return [part for side in SIDES for part in self.shards(side)]
+        return [part for split in SPLITS for part in self.shards(split)]
 
     def is_whole(self) -> bool:
         return True
@@ -759,21 +759,21 @@ class EncodeCorpus(Stage):
         yield from self.make_parts()
         self.say("all shards are there", 1.0)
 
-    def shards(self, side: str) -> list[EncodePart]:
-        """The tasks of one side's shards, once the vocabulary is complete."""
+    def shards(self, split: str) -> list[EncodePart]:
+        """The tasks of one split's shards, once the vocabulary is complete."""
         manifest = self.clone(SplitCorpus).manifest()
         vocabulary = self.requires().vocabulary().digest[:DIGEST_DIGITS]
         return [self.clone(EncodePart, vocabulary=vocabulary, **part_parameters([part]))
-                for part in manifest.parts(side)]
+                for part in manifest.parts(split)]
 
-    def shard_files(self, side: str) -> list[str]:
-        """The files of one side's shards, in an order that depends on their texts only."""
+    def shard_files(self, split: str) -> list[str]:
+        """The files of one split's shards, in an order that depends on their texts only."""
         return [str(task.artifact().path)
-                for task in sorted(self.shards(side), key=lambda task: task.digest)]
+                for task in sorted(self.shards(split), key=lambda task: task.digest)]
 
-    def fingerprints(self, side: str) -> list[str]:
-        """The fingerprints of one side's shards."""
-        return _fingerprints(self.shards(side))
+    def fingerprints(self, split: str) -> list[str]:
+        """The fingerprints of one split's shards."""
+        return _fingerprints(self.shards(split))
 
 
 class TrainModel(Stage):
@@ -871,7 +871,7 @@ def _wanted_training(work: Path, ingredients: str, settings_text: str, splits: S
 
 
 class EvaluatePerplexity(Stage):
-    """Stage 8: the perplexity of the test and validation sides, as report/metrics.json."""
+    """Stage 8: the perplexity of the test and validation splits, as report/metrics.json."""
 
     def requires(self) -> TrainModel:
         return self.clone(TrainModel)
@@ -896,9 +896,9 @@ class EvaluatePerplexity(Stage):
         return self.folder / "report" / "evaluation.json"
 
     def corpus_parts(self) -> dict[str, list[str]]:
-        """The digests of each side's parts, their order being of no matter."""
+        """The digests of each split's parts, their order being of no matter."""
         manifest = self.clone(SplitCorpus).manifest()
-        return {side: sorted(part.digest for part in manifest.parts(side)) for side in SIDES}
+        return {split: sorted(part.digest for part in manifest.parts(split)) for split in SPLITS}
 
     def fault(self, artifact: Artifact) -> str | None:
         fault = super().fault(artifact)
@@ -920,7 +920,7 @@ class EvaluatePerplexity(Stage):
         training = model.training().artifact.path
         job = {
             "model": str(training),
-            "sets": {side: shards.shard_files(side) for side in ("valid", "test")},
+            "sets": {split: shards.shard_files(split) for split in ("valid", "test")},
             "train_shards": shards.shard_files("train"),
             "output": str(self.details),
         }
@@ -930,12 +930,12 @@ class EvaluatePerplexity(Stage):
         corpus, ancestry = self.clone(SplitCorpus), read_checkpoint(training).ancestry
         repeated = sentences_also_in_training(corpus.parts_folder, self.corpus_parts())
         metrics: dict = {
-            side: {key: value for key, value in figures["sets"][side].items()
-                   if not isinstance(value, (dict, list))} for side in ("test", "valid")}
-        for side, found in repeated.items():
+            split: {key: value for key, value in figures["sets"][split].items()
+                   if not isinstance(value, (dict, list))} for split in ("test", "valid")}
+        for split, found in repeated.items():
             count = sum(found.values())
-            metrics[side]["sentences_also_in_training"] = {
-                "count": count, "share": count / corpus.manifest().sentences(side)}
+            metrics[split]["sentences_also_in_training"] = {
+                "count": count, "share": count / corpus.manifest().sentences(split)}
         vocabulary = shards.requires().vocabulary()
         metrics |= {
             "headline": headline(vocabulary),
@@ -986,13 +986,13 @@ class WriteReport(Stage):
             manifest=corpus.manifest().content,
             vocabulary=vocabulary.vocabulary(),
             types_counts=count_types(vocabulary.types()),
-            step_counts={side: ShardReader(shards.shard_files(side)).step_counts
-                         for side in SIDES},
+            step_counts={split: ShardReader(shards.shard_files(split)).step_counts
+                         for split in SPLITS},
             log=model.training().artifact.path.with_name("log.jsonl"),
             metrics=json.loads(evaluation.artifact().path.read_text()),
             evaluation=details,
             receipts=[receipt for each in made if each and (receipt := each.receipt())],
-            set_aside=corpus.set_aside_file(corpus.artifact()),
+            rejected_lines=corpus.rejected_lines_file(corpus.artifact()),
         )
         write_report(sources, artifact.path,
                      progress=lambda name, share: self.say(f"drawing {name}", share))

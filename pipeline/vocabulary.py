@@ -1,4 +1,4 @@
-"""Stage 3: the words that the network will know, from the counts of the training side."""
+"""Stage 3: the words that the network will know, from the counts of the training split."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def build_vocabulary(
     Parameters
     ----------
     parts : sequence of Types
-        The distinct words of each part of the training side.
+        The distinct words of each part of the training split.
     sentences : int
         The number of sentences they were counted in: the count of `<s>` and `</s>`.
     size : int

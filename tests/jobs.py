@@ -67,10 +67,10 @@ def by_part(reasons):
         family, _, places = title.partition(" ")
         if not places:
             single[family] = reason
-        for side, numbers in re.findall(r"(train|valid|test) ([-, 0-9]+)", places):
+        for split, numbers in re.findall(r"(train|valid|test) ([-, 0-9]+)", places):
             for first, last in re.findall(r"(\d+)(?:-(\d+))?", numbers):
                 for number in range(int(first), int(last or first) + 1):
-                    single[f"{family} {side} {number}"] = reason
+                    single[f"{family} {split} {number}"] = reason
     return single
 
 
@@ -96,7 +96,7 @@ def pretend(command, job, job_file, say):
             {"update": 1, "epoch": 0, "sentences": 1, "tokens": 1, "loss": 1.0,
              "gradient_norm": 1.0, "rate": 1.0, "seconds": 1.0, "tokens_per_second": 1.0}) + "\n")
     else:
-        figures = {side: {"perplexity": 2.0} for side in job["sets"]}
+        figures = {split: {"perplexity": 2.0} for split in job["sets"]}
         Path(job["output"]).parent.mkdir(exist_ok=True)
         Path(job["output"]).write_text(json.dumps({"sets": figures, "baselines": {}}))
 
@@ -164,12 +164,12 @@ class Job:
     def shards(self):
         """The content of all shards, in the order of the corpus."""
         encoded = self.root(tasks.EncodeCorpus)
-        return [Path(path).read_bytes() for side in ("train", "valid", "test")
-                for path in encoded.shard_files(side)]
+        return [Path(path).read_bytes() for split in ("train", "valid", "test")
+                for path in encoded.shard_files(split)]
 
-    def parts(self, side="train"):
-        """The digests of a side's parts."""
-        return [part.digest for part in self.root(tasks.SplitCorpus).manifest().parts(side)]
+    def parts(self, split="train"):
+        """The digests of a split's parts."""
+        return [part.digest for part in self.root(tasks.SplitCorpus).manifest().parts(split)]
 
     # In processes of their own
 

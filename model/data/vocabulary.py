@@ -24,7 +24,7 @@ SPECIALS = (UNKNOWN, START, END)
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """Words, whose positions are their indices, and how often they occur in the training side.
+    """Words, whose positions are their indices, and how often they occur in the training split.
 
     Parameters
     ----------
@@ -78,7 +78,7 @@ class Vocabulary:
 
     @functools.cached_property
     def absent(self) -> list[str]:
-        """The words that never occur in the training side, the special ones aside."""
+        """The words that never occur in the training split, the special ones aside."""
         return [
             word
             for word, count in zip(self.words, self.counts)

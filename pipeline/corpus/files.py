@@ -1,4 +1,4 @@
-"""Which files the corpus is: by name, folder or glob, each on one side and met once."""
+"""Which files the corpus is: by name, folder or glob, each on one split and met once."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from model.system.files import digest_file
 from model.system.terminal import one_line
 from pipeline.artifacts import Identity, identify
 
-SIDES = ("train", "valid", "test")
+SPLITS = ("train", "valid", "test")
 
 _PURPOSES = {"train": "training", "valid": "validation", "test": "the test"}
 
@@ -28,7 +28,7 @@ class CorpusFile(NamedTuple):
 
     Attributes
     ----------
-    side : str
+    split : str
         That of its sentences, before any is drawn.
     path : pathlib.Path
     identity : Identity
@@ -37,7 +37,7 @@ class CorpusFile(NamedTuple):
         Of these bytes.
     """
 
-    side: str
+    split: str
     path: Path
     identity: Identity
     digest: str
@@ -167,9 +167,9 @@ class Corpus:
     Attributes
     ----------
     patterns : dict
-        For each side what `corpus_files` takes; None for a side that is drawn from the first.
+        For each split what `corpus_files` takes; None for a split that is drawn from the first.
     files : list of CorpusFile
-        By side, then sorted by path; of a file of several names the first.
+        By split, then sorted by path; of a file of several names the first.
     """
 
     patterns: dict[str, str | None]
@@ -210,7 +210,7 @@ def find_corpus(
     Parameters
     ----------
     train, valid, test : str
-        What `corpus_files` takes; none for a side that is drawn from the first.
+        What `corpus_files` takes; none for a split that is drawn from the first.
     digest : function
         From a file and a number to the digest of so many bytes.
     working_folder : pathlib.Path, optional
@@ -224,23 +224,23 @@ def find_corpus(
     ------
     UserError
         As `corpus_files`; and when a file cannot be read, when one file, under whatever names, is
-        on two sides, or two files of the same content are.
+        on two splits, or two files of the same content are.
     """
-    patterns = dict(zip(SIDES, (train, valid, test), strict=True))
+    patterns = dict(zip(SPLITS, (train, valid, test), strict=True))
     found = _look(patterns, working_folder)
     by_inode: dict[Hashable, tuple[str, Path]] = {}
-    for side, path, identity in found:
+    for split, path, identity in found:
         # Not by the rest of the identity: it may be growing.
-        claim(by_inode, (identity.device, identity.inode), side, path, "are one file")
+        claim(by_inode, (identity.device, identity.inode), split, path, "are one file")
     files = []
     by_digest: dict[str, tuple[str, Path]] = {}
-    for side, path, identity in found:
+    for split, path, identity in found:
         try:
-            files.append(CorpusFile(side, path, identity, digest(path, identity.size)))
+            files.append(CorpusFile(split, path, identity, digest(path, identity.size)))
         except OSError as error:
             raise UserError(f"cannot read {one_line(path)}: {error}.") from error
         if identity.size:
-            claim(by_digest, files[-1].digest, side, path, "have the same content")
+            claim(by_digest, files[-1].digest, split, path, "have the same content")
     return Corpus(patterns, files)
 
 
@@ -248,25 +248,25 @@ def _look(
     patterns: dict[str, str | None], working_folder: Path | None
 ) -> list[tuple[str, Path, Identity]]:
     found: dict[tuple[str, Identity], Path] = {}
-    for side, pattern in patterns.items():
+    for split, pattern in patterns.items():
         for path in corpus_files(pattern, working_folder) if pattern else []:
             try:
                 identity = identify(path)
             except OSError as error:
                 raise UserError(f"cannot read {one_line(path)}: {error}.") from error
-            found.setdefault((side, identity), path)
-    return [(side, path, identity) for (side, identity), path in found.items()]
+            found.setdefault((split, identity), path)
+    return [(split, path, identity) for (split, identity), path in found.items()]
 
 
-def claim(owners: dict, key: Hashable, side: str, path: Path, fault: str) -> Path:
-    """Note that what a key stands for is on a side.
+def claim(owners: dict, key: Hashable, split: str, path: Path, fault: str) -> Path:
+    """Note that what a key stands for is on a split.
 
     Parameters
     ----------
     owners : dict
         What was noted before.
     key : hashable
-    side : str
+    split : str
     path : pathlib.Path
     fault : str
         What two files have in common where their keys are equal.
@@ -279,14 +279,14 @@ def claim(owners: dict, key: Hashable, side: str, path: Path, fault: str) -> Pat
     Raises
     ------
     UserError
-        When that is on another side.
+        When that is on another split.
     """
-    owner, other = owners.setdefault(key, (side, path))
-    if owner != side:
+    owner, other = owners.setdefault(key, (split, path))
+    if owner != split:
         names = one_line(path), one_line(other)
         what = f"{names[0]} is" if other == path else f"{names[1]} and {names[0]} {fault}, and are"
         raise BadInput(
-            f"{what} given for {_PURPOSES[owner]} and for {_PURPOSES[side]} both: a perplexity on "
+            f"{what} given for {_PURPOSES[owner]} and for {_PURPOSES[split]} both: a perplexity on "
             "text that the model has seen says nothing. Give each files of its own (CORPUS, "
             "VALID, TEST); without VALID or TEST sentences are drawn for it."
         )

@@ -1,8 +1,8 @@
 """Stage 1: from text files to parts, each a text of one sentence a line under its own digest.
 
-A sentence's side (train, valid or test) and the borders between parts depend on hashes of the
-sentences' own texts and on nothing else. So a sentence never changes side when others come or go,
-repeated sentences lie on one side, and an edit anywhere changes the part it lies in and at most
+A sentence's split (train, valid or test) and the borders between parts depend on hashes of the
+sentences' own texts and on nothing else. So a sentence never changes split when others come or go,
+repeated sentences lie on one split, and an edit anywhere changes the part it lies in and at most
 one neighbour. Files are read in an order that depends on how each begins, so a file's name does not
 matter; an edit at the beginning of one of several files can move it, which changes the parts at the
 places where it was and where it comes.
@@ -31,7 +31,7 @@ from model.system.errors import BadInput, DamagedFile, UserError
 from model.system.files import open_beginning, publish
 from model.system.terminal import one_line
 from pipeline.artifacts import DIGEST_DIGITS
-from pipeline.corpus.files import SIDES, Corpus, CorpusFile, claim
+from pipeline.corpus.files import SPLITS, Corpus, CorpusFile, claim
 
 _BLOCK_BYTES = 4 << 20  # text is read in blocks of this size: large enough for fast whole-block
 # operations, small enough to forget
@@ -46,7 +46,7 @@ _DIGEST = re.compile(f"[0-9a-f]{{{DIGEST_DIGITS}}}")
 _LEIPZIG_LINE = re.compile(rb"[0-9]+\t")
 
 
-class BadLine(NamedTuple):
+class RejectedLine(NamedTuple):
     """A line that cannot be used.
 
     `line` counts from 1; `offset` counts bytes of the (decompressed) file from 0 and points at the
@@ -89,7 +89,7 @@ class SentenceReader:
     max_line_bytes : int
         A longer line is a bad one.
     on_bad_line : callable
-        Called with a `BadLine`; may raise.
+        Called with a `RejectedLine`; may raise.
     counts : dict
         Its entries "bytes" (decompressed), "lines", "empty", "set_aside" and "sentences" are
         increased as the file is read.
@@ -104,7 +104,7 @@ class SentenceReader:
         size: int | None = None,
         format: str = "auto",
         max_line_bytes: int = 32768,
-        on_bad_line: Callable[[BadLine], None],
+        on_bad_line: Callable[[RejectedLine], None],
         counts: dict[str, int],
         progress: Callable[[int], None] | None = None,
     ):
@@ -151,8 +151,9 @@ class SentenceReader:
                 try:
                     sentences.append(_sentence(line, bool(self._leipzig), self._max_line_bytes))
                 except _Unusable as fault:
-                    self._on_bad_line(BadLine(self._path, number, place + fault.offset, str(fault),
-                                              line[:self._max_line_bytes]))
+                    self._on_bad_line(RejectedLine(
+                        self._path, number, place + fault.offset, str(fault),
+                        line[:self._max_line_bytes]))
                     bad += 1
                 place += len(line) + 1
         sentences = [sentence for sentence in sentences if sentence]
@@ -231,7 +232,7 @@ class KnownParts:
     folder : pathlib.Path
         Where parts are published.
     parts : iterable of dict
-        Entries of a manifest that was made with the same settings, but of no side the last one,
+        Entries of a manifest that was made with the same settings, but of no split the last one,
         which ended because the text did.
     """
 
@@ -272,26 +273,26 @@ def hash_sentences(sentences: list[bytes]) -> np.ndarray:
     return np.fromiter(map(zlib.crc32, sentences), dtype=np.uint64, count=len(sentences))
 
 
-def choose_sides(hashes: np.ndarray, valid_share: float, test_share: float) -> np.ndarray:
-    """Choose the side of each sentence by its hash alone.
+def choose_splits(hashes: np.ndarray, valid_share: float, test_share: float) -> np.ndarray:
+    """Choose the split of each sentence by its hash alone.
 
-    The validation side is the low end of the range of hashes and the test side the high end, so
-    that changing one share leaves the other side as it is.
+    The validation split is the low end of the range of hashes and the test split the high end, so
+    that changing one share leaves the other split as it is.
 
     Parameters
     ----------
     hashes : uint64 array (sentences,)
         From `hash_sentences`.
     valid_share, test_share : float
-        The expected share of the distinct sentences on these sides.
+        The expected share of the distinct sentences on these splits.
 
     Returns
     -------
     uint8 array (sentences,)
-        Positions in `SIDES`.
+        Positions in `SPLITS`.
     """
     # 53 bits, so that the hash as a float is exact and every share has its exact border.
-    place = (_mix(hashes, _SIDE_SALT) >> np.uint64(11)).astype(np.float64) * 2.0**-53
+    place = (_mix(hashes, _SPLIT_SALT) >> np.uint64(11)).astype(np.float64) * 2.0**-53
     return (place < valid_share) + np.uint8(2) * (place >= 1 - test_share)
 
 
@@ -369,7 +370,7 @@ def part_digest(text: bytes) -> str:
 def split_corpus(
     corpus: Corpus,
     parts_folder: Path,
-    set_aside_file: Path,
+    rejected_lines_file: Path,
     *,
     format: str = "auto",
     on_bad_line: str = "stop",
@@ -385,12 +386,12 @@ def split_corpus(
     Parameters
     ----------
     corpus : Corpus
-        Where it gives no files for validation or test, these sides are drawn from the rest by
-        `choose_sides`; all sentences of a given one belong to its side.
+        Where it gives no files for validation or test, these splits are drawn from the rest by
+        `choose_splits`; all sentences of a given one belong to its split.
     parts_folder : pathlib.Path
         Parts are published here as `<part_digest>.txt`, a sentence and a line end each;
         those already there are left as they are.
-    set_aside_file : pathlib.Path
+    rejected_lines_file : pathlib.Path
         Where bad lines go: a table of file, line, byte offset, reason and raw bytes (escaped as in
         Python), tabs between. Written only with ``on_bad_line="set_aside"``.
     format : {"auto", "plain", "leipzig"}
@@ -399,7 +400,7 @@ def split_corpus(
         What to do with a line that is not valid UTF-8, holds a NUL byte, is too long, or lacks the
         Leipzig corpora's id.
     valid_share, test_share : float
-        Shares of the sides that are drawn.
+        Shares of the splits that are drawn.
     sentences_per_part : int
         The expected size of a part.
     max_line_bytes : int
@@ -412,7 +413,7 @@ def split_corpus(
     Returns
     -------
     dict
-        The manifest, made of what JSON can hold: "sides", for each side the list of its parts in
+        The manifest, made of what JSON can hold: "sides", for each split the list of its parts in
         order, each with "digest", "sentences" and "bytes"; "counts" of "files", "bytes", "lines",
         "empty", "set_aside" and "sentences"; "files", for each file of `corpus`
         "side" (of its own sentences before any is drawn), "path", "sentences" and "bytes"
@@ -422,13 +423,13 @@ def split_corpus(
     ------
     UserError
         On a corpus that is empty, unreadable, damaged, or changes while it is read; on the first
-        bad line, unless they are set aside; on a side without sentences.
+        bad line, unless they are set aside; on a split without sentences.
     """
     drawn_shares = (0.0 if corpus.patterns["valid"] else valid_share,
                     0.0 if corpus.patterns["test"] else test_share)
 
-    parts: dict[str, list[dict]] = {side: [] for side in SIDES}
-    cutters = {side: PartCutter(sentences_per_part) for side in SIDES}
+    parts: dict[str, list[dict]] = {split: [] for split in SPLITS}
+    cutters = {split: PartCutter(sentences_per_part) for split in SPLITS}
     counts = {"bytes": 0, "lines": 0, "empty": 0, "set_aside": 0, "sentences": 0}
     file_counts = {}
     read_bytes = 0
@@ -439,18 +440,18 @@ def split_corpus(
         if progress:
             progress(read_bytes)
 
-    def keep(side: str, part: Part) -> None:
+    def keep(split: str, part: Part) -> None:
         _publish_part(part, parts_folder)
-        parts[side].append(
+        parts[split].append(
             {"digest": part.digest, "sentences": part.sentences, "bytes": len(part.text)}
         )
 
     known_parts = KnownParts(parts_folder, known)
     beginnings = _beginnings(corpus.files)
     with contextlib.ExitStack() as stack:
-        handle_bad_line: Callable[[BadLine], None] = _stop
+        handle_bad_line: Callable[[RejectedLine], None] = _stop
         if on_bad_line == "set_aside":
-            handle_bad_line = stack.enter_context(_set_aside(set_aside_file))
+            handle_bad_line = stack.enter_context(_reject_lines(rejected_lines_file))
         for file in sorted(corpus.files, key=lambda file: (beginnings[file], file.digest)):
             before = dict(counts)
             reader = SentenceReader(
@@ -462,34 +463,34 @@ def split_corpus(
                 counts=counts,
                 progress=advance,
             )
-            if file.side != "train" or drawn_shares == (0.0, 0.0):
-                for part in _parts_of(reader, cutters[file.side], known_parts):
-                    keep(file.side, part)
+            if file.split != "train" or drawn_shares == (0.0, 0.0):
+                for part in _parts_of(reader, cutters[file.split], known_parts):
+                    keep(file.split, part)
             else:
                 for sentences in iter(reader.block, None):
                     hashes = hash_sentences(sentences)
-                    chosen = choose_sides(hashes, *drawn_shares)
-                    for position, side in enumerate(SIDES):
+                    chosen = choose_splits(hashes, *drawn_shares)
+                    for position, split in enumerate(SPLITS):
                         places = np.flatnonzero(chosen == position)
                         own = [sentences[place] for place in places.tolist()]
-                        for part in cutters[side].add(own, hashes[places]):
-                            keep(side, part)
+                        for part in cutters[split].add(own, hashes[places]):
+                            keep(split, part)
             file_counts[file] = {
-                "side": file.side,
+                "side": file.split,
                 "path": one_line(file.path),
                 "sentences": counts["sentences"] - before["sentences"],
                 "bytes": counts["bytes"] - before["bytes"],
             }
-        for side in SIDES:
-            for part in cutters[side].finish():
-                keep(side, part)
+        for split in SPLITS:
+            for part in cutters[split].finish():
+                keep(split, part)
         if 2 * counts["set_aside"] > counts["lines"] - counts["empty"]:
             raise BadInput(
                 f"more than half of the lines of the corpus, {counts['set_aside']:,} of "
                 f"{counts['lines'] - counts['empty']:,}, are not valid, so what is left is hardly "
                 "what was meant. With on_bad_line=stop the first is told with its place."
             )
-        _check_sides(parts, corpus.patterns, counts, drawn_shares, parts_folder)
+        _check_splits(parts, corpus.patterns, counts, drawn_shares, parts_folder)
         in_order = {file: file_counts[file] for file in corpus.files}
         remarks = _compare_contents(in_order, beginnings)
         corpus.check_unchanged()
@@ -518,7 +519,7 @@ def _beginnings(files: Iterable[CorpusFile]) -> dict[CorpusFile, bytes]:
 def _compare_contents(
     counts: dict[CorpusFile, dict], beginnings: dict[CorpusFile, bytes]
 ) -> list[str]:
-    """Refuse equal texts, however compressed, on two sides, and tell of those on one."""
+    """Refuse equal texts, however compressed, on two splits, and tell of those on one."""
     alike: dict[tuple, list[CorpusFile]] = {}
     for file, of_file in counts.items():
         if of_file["sentences"]:
@@ -532,7 +533,7 @@ def _compare_contents(
             with _open(file.path, file.identity.size) as raw:
                 for piece in read_text(raw, file.path, _BLOCK_BYTES, _ARCHIVED):
                     digest.update(piece)
-            first = claim(owners, digest.hexdigest(), file.side, file.path, "hold the same text")
+            first = claim(owners, digest.hexdigest(), file.split, file.path, "hold the same text")
             if first != file.path:
                 repeated.append(f"{one_line(file.path)} repeats the text of {one_line(first)}")
     if not repeated:
@@ -542,7 +543,7 @@ def _compare_contents(
 
 
 def _parts_of(reader: SentenceReader, cutter: PartCutter, known: KnownParts) -> Iterator[Part]:
-    """The parts that a file completes, all of its sentences being of one side."""
+    """The parts that a file completes, all of its sentences being of one split."""
     while True:
         while not cutter.pending and (part := reader.known_part(known)) is not None:
             yield part
@@ -558,30 +559,31 @@ def _parts_of(reader: SentenceReader, cutter: PartCutter, known: KnownParts) -> 
                 break
 
 
-def _check_sides(
+def _check_splits(
     parts: dict[str, list],
     patterns: dict[str, str | None],
     counts: dict,
     drawn_shares: tuple[float, float],
     folder: Path,
 ) -> None:
-    """Refuse a corpus that leaves a side without sentences."""
-    for side, share in zip(SIDES, (None, *drawn_shares)):
-        if parts[side]:
+    """Refuse a corpus that leaves a split without sentences."""
+    for split, share in zip(SPLITS, (None, *drawn_shares)):
+        if parts[split]:
             continue
-        if patterns[side]:
+        if patterns[split]:
             raise BadInput(
-                f"the corpus {patterns[side]} leaves no sentence for the {side} side (of all files "
-                f"together {counts['lines']:,} lines were read, {counts['empty']:,} of them empty "
-                f"and {counts['set_aside']:,} set aside). Give a text with one sentence a line."
+                f"the corpus {patterns[split]} leaves no sentence for the {split} side (of all "
+                f"files together {counts['lines']:,} lines were read, {counts['empty']:,} of them "
+                f"empty and {counts['set_aside']:,} set aside). Give a text with one sentence a "
+                "line."
             )
-        different = len({sentence for side_parts in parts.values() for part in side_parts
+        different = len({sentence for split_parts in parts.values() for part in split_parts
                          for sentence in _part_sentences(folder, part["digest"])} if share else ())
         why = (f"{patterns['train']} holds so few different sentences ({different:,}; repeated "
                "ones lie on one side) that none was drawn for" if share else
-               f"{side}_share is 0, and there is no other text for")
-        raise BadInput(f"{why} the {side} side. Give a text for it ({side.upper()}=file), or "
-                       f"raise {side}_share.")
+               f"{split}_share is 0, and there is no other text for")
+        raise BadInput(f"{why} the {split} side. Give a text for it ({split.upper()}=file), or "
+                       f"raise {split}_share.")
 
 
 def part_file(folder: Path, digest: str) -> Path:
@@ -591,19 +593,19 @@ def part_file(folder: Path, digest: str) -> Path:
 
 def sentences_also_in_training(folder: Path,
                                parts: dict[str, list[str]]) -> dict[str, dict[bytes, int]]:
-    """The sentences of each other side that occur, as the same text, in training too.
+    """The sentences of each other split that occur, as the same text, in training too.
 
     Parameters
     ----------
     folder : pathlib.Path
         Where parts are published.
     parts : dict
-        The digests of each side's parts.
+        The digests of each split's parts.
 
     Returns
     -------
     dict
-        For "valid" and "test" the sentences, each with how often it occurs on that side.
+        For "valid" and "test" the sentences, each with how often it occurs on that split.
 
     Raises
     ------
@@ -613,14 +615,14 @@ def sentences_also_in_training(folder: Path,
         When a part cannot be read.
     """
     sentences = functools.partial(_part_sentences, folder)
-    others = {side: Counter(itertools.chain.from_iterable(map(sentences, parts[side])))
-              for side in ("valid", "test")}
+    others = {split: Counter(itertools.chain.from_iterable(map(sentences, parts[split])))
+              for split in ("valid", "test")}
     wanted = {*others["valid"], *others["test"]}
     found: set[bytes] = set()
     for digest in parts["train"]:
         found |= wanted.intersection(sentences(digest))
-    return {side: {sentence: counts[sentence] for sentence in found if sentence in counts}
-            for side, counts in others.items()}
+    return {split: {sentence: counts[sentence] for sentence in found if sentence in counts}
+            for split, counts in others.items()}
 
 
 def _part_sentences(folder: Path, digest: str) -> list[bytes]:
@@ -659,7 +661,7 @@ def _publish_part(part: Part, folder: Path) -> None:
             temporary.write_bytes(part.text)
 
 
-def _stop(bad: BadLine) -> None:
+def _stop(bad: RejectedLine) -> None:
     raise BadInput(
         f"{one_line(bad.file)}, line {bad.line}, byte offset {bad.offset}: {bad.reason}. Correct "
         "the line, or set on_bad_line=set_aside to go on without such lines."
@@ -667,14 +669,14 @@ def _stop(bad: BadLine) -> None:
 
 
 @contextlib.contextmanager
-def _set_aside(path: Path) -> Iterator[Callable[[BadLine], None]]:
+def _reject_lines(path: Path) -> Iterator[Callable[[RejectedLine], None]]:
     with (
         publish(path) as temporary,
         open(temporary, "w", encoding="utf-8", newline="\n") as table,
     ):
         table.write("file\tline\toffset\treason\traw\n")
 
-        def write(bad: BadLine) -> None:
+        def write(bad: RejectedLine) -> None:
             raw = repr(bad.raw)[2:-1]
             table.write(f"{one_line(bad.file)}\t{bad.line}\t{bad.offset}\t{bad.reason}\t{raw}\n")
 
@@ -843,7 +845,7 @@ def _open(path: Path, size: int | None) -> io.BufferedReader:
 
 # Hashing
 
-_SIDE_SALT = 0x9E3779B97F4A7C15
+_SPLIT_SALT = 0x9E3779B97F4A7C15
 _BORDER_SALT = 0xD1B54A32D192ED03
 
 

@@ -24,7 +24,7 @@ from pipeline.report.plots import Plots
 
 _WORDS_LISTED = 20
 _SURPRISING_LISTED = 10
-_SET_ASIDE_LISTED = 20
+_REJECTED_LISTED = 20
 _INGREDIENTS_LISTED = 8
 _GROUPS_OF_LENGTHS = 10
 
@@ -39,16 +39,16 @@ class Sources:
         Of the corpus stage.
     vocabulary : Vocabulary
     types_counts : (list of str, integer array)
-        The distinct words of the training side, but `<unk>`, and how often they occur.
+        The distinct words of the training split, but `<unk>`, and how often they occur.
     step_counts : dict
-        For each side the number of sentences by number of steps (words + 1).
+        For each split the number of sentences by number of steps (words + 1).
     log : path
         The training's log; need not exist any more.
     metrics, evaluation : dict
         Of the evaluation: the figures, and the details.
     receipts : list of dict
         Those of all artifacts of the run, in the order of the run.
-    set_aside : path
+    rejected_lines : path
         The table of lines that could not be used; need not exist.
     """
 
@@ -60,7 +60,7 @@ class Sources:
     metrics: dict
     evaluation: dict
     receipts: list[dict]
-    set_aside: Path
+    rejected_lines: Path
 
 
 def write_report(sources: Sources, path: Path, *,
@@ -102,7 +102,7 @@ def write_report(sources: Sources, path: Path, *,
     _render(path, "report.html",
             metrics=sources.metrics, counts=sources.manifest["counts"],
             files=sources.manifest["files"], remarks=sources.manifest["remarks"],
-            sides=_sides(sources),
+            splits=_splits(sources),
             buckets=len(sources.step_counts["train"]),
             frequent=frequent, outside=outside, types=len(sources.types_counts[0]),
             plots={name: Markup(svg) for name, svg in drawn.items()},
@@ -110,8 +110,9 @@ def write_report(sources: Sources, path: Path, *,
             by_length=by_length, by_word=by_word, samples=sources.evaluation["samples"],
             surprising=test["most_surprising"][:_SURPRISING_LISTED],
             provenance=provenance(sources.receipts),
-            set_aside=_set_aside(sources.set_aside, sources.manifest["counts"]["set_aside"]),
-            set_aside_file=sources.set_aside, made=time.time())
+            rejected_lines=_rejected_lines(sources.rejected_lines,
+                                           sources.manifest["counts"]["set_aside"]),
+            rejected_lines_file=sources.rejected_lines, made=time.time())
 
 
 def write_training_page(log: Path, path: Path, *, status: str, share: float,
@@ -220,18 +221,18 @@ def _flatten(ingredients: dict, before: str = "") -> dict:
     return result
 
 
-def _sides(sources: Sources) -> list[dict]:
+def _splits(sources: Sources) -> list[dict]:
     rows = []
-    for side, label in (("train", "training"), ("valid", "validation"), ("test", "test")):
-        counts = sources.step_counts[side]
+    for split, label in (("train", "training"), ("valid", "validation"), ("test", "test")):
+        counts = sources.step_counts[split]
         sentences = sum(counts.values())
         words = sum((steps - 1) * count for steps, count in counts.items())
-        if side == "train":
+        if split == "train":
             outside = sources.vocabulary.counts[sources.vocabulary.unknown]
             rate = outside / words if words else 0.0
         else:
-            rate = sources.metrics[side]["oov_rate"]
-        rows.append({"label": label, "parts": len(sources.manifest["sides"][side]),
+            rate = sources.metrics[split]["oov_rate"]
+        rows.append({"label": label, "parts": len(sources.manifest["sides"][split]),
                      "sentences": sentences, "words": words, "tokens": words + sentences,
                      "oov_rate": rate, "longest": max(counts) - 1})
     return rows
@@ -247,13 +248,13 @@ def _coverage(sources: Sources) -> tuple[np.ndarray, np.ndarray, tuple[int, floa
 
 
 def _training_words(vocabulary: Vocabulary) -> int:
-    """The number of words of the training side, those outside the vocabulary among them."""
+    """The number of words of the training split, those outside the vocabulary among them."""
     return sum(vocabulary.counts) - sum(
         vocabulary.counts[border] for border in (vocabulary.start, vocabulary.end))
 
 
 def _frequent_words(sources: Sources) -> tuple[list[dict], list[dict]]:
-    """The most frequent words of the training side in the vocabulary, and outside of it."""
+    """The most frequent words of the training split in the vocabulary, and outside of it."""
     words, counts = sources.types_counts
     total = _training_words(sources.vocabulary)
     known = set(sources.vocabulary.words)
@@ -312,7 +313,7 @@ def _perplexity_by_word(vocabulary: Vocabulary, figures: dict) -> list[dict]:
     return rows
 
 
-def _set_aside(path: Path, count: int) -> list[dict]:
+def _rejected_lines(path: Path, count: int) -> list[dict]:
     """The first of the lines that could not be used."""
     if not count or not path.exists():
         return []
@@ -321,7 +322,7 @@ def _set_aside(path: Path, count: int) -> list[dict]:
         names = table.readline().rstrip("\n").split("\t")
         for line in table:
             rows.append(dict(zip(names, line.rstrip("\n").split("\t", len(names) - 1))))
-            if len(rows) == _SET_ASIDE_LISTED:
+            if len(rows) == _REJECTED_LISTED:
                 break
     return rows
 

@@ -191,7 +191,7 @@ def test_special_words_and_invisible_characters_are_read_as_the_corpus_reads_the
     for name in ("train", "valid"):
         (tmp_path / name).write_text(f"{name}\n")
     corpus = find_corpus(str(tmp_path / "train"), str(tmp_path / "valid"), str(text))
-    manifest = split_corpus(corpus, parts_folder=tmp_path, set_aside_file=tmp_path / "none")
+    manifest = split_corpus(corpus, parts_folder=tmp_path, rejected_lines_file=tmp_path / "none")
     part, = manifest["sides"]["test"]
     write_tokens(tmp_path / f"{part['digest']}.txt", tmp_path / "tokens.h5", lowercase=True)
     write_shard(tmp_path / "tokens.h5", made["vocabulary"], tmp_path / "shard.h5")

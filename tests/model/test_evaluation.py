@@ -20,7 +20,7 @@ TEST = [["a b a", "z z a", "b", "a a a a a a a a", "b c"], ["q", "a b a"]]
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory, make_shards):
-    """Readers of the three sets, all with the training side's vocabulary, and that vocabulary."""
+    """Readers of the three sets, all with the training split's vocabulary, and that vocabulary."""
     folder = tmp_path_factory.mktemp("corpus")
     shards, vocabulary = make_shards(folder / "train", TRAIN, size=7)
     readers = {"train": shards}

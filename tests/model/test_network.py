@@ -62,12 +62,12 @@ def test_gradient_equals_finite_differences(random):
     for param, gradient in zip(network.parameters, gradients(inputs, targets)):
         direction = random.normal(size=gradient.shape)
         before = param.get_value()
-        sides = []
+        splits = []
         for step in (1e-5, -1e-5):
             param.set_value(before + step * direction)
-            sides.append(value(inputs, targets))
+            splits.append(value(inputs, targets))
         param.set_value(before)
-        np.testing.assert_allclose((sides[0] - sides[1]) / 2e-5, (gradient * direction).sum(),
+        np.testing.assert_allclose((splits[0] - splits[1]) / 2e-5, (gradient * direction).sum(),
                                    rtol=1e-6, err_msg=param.name)
 
 

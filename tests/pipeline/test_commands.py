@@ -39,16 +39,16 @@ def test_a_run_tells_why_and_what_came_of_it(finished):
                   "EvaluatePerplexity", "WriteReport"):
         assert f"{stage}" in output and "it was never made" in output
     metrics = job.metrics()
-    for side in ("test", "valid"):
-        assert metrics[side].keys() >= {"perplexity", "perplexity_without_unk", "oov_rate",
+    for split in ("test", "valid"):
+        assert metrics[split].keys() >= {"perplexity", "perplexity_without_unk", "oov_rate",
                                         "tokens", "sentences"}
-        assert f"{metrics[side]['perplexity']:,.2f}" in output
+        assert f"{metrics[split]['perplexity']:,.2f}" in output
     assert metrics["test"]["sentences"] == 60 and metrics["corpus"]["sentences"] == 320
     train, valid, test = (path.read_text().splitlines()
                           for path in (job.train, job.valid, job.test))
-    for side, lines in (("valid", valid), ("test", test)):
+    for split, lines in (("valid", valid), ("test", test)):
         count = sum(line in train for line in lines)
-        assert metrics[side]["sentences_also_in_training"] == {"count": count, "share": count / 60}
+        assert metrics[split]["sentences_also_in_training"] == {"count": count, "share": count / 60}
     vocabulary = read_vocabulary(next((job.work / "vocabulary").glob("*.tsv")))
     unknown = sum(word not in vocabulary.words
                   for line in train for word in line.replace("word", "word ").split())
@@ -64,8 +64,8 @@ def test_a_run_tells_why_and_what_came_of_it(finished):
 
 def test_the_result_shows_sentences_that_also_occur_in_training(finished):
     metrics = finished[0].metrics()
-    for side, count in (("test", 0), ("valid", 0)):
-        metrics[side]["sentences_also_in_training"] = {"count": count, "share": count / 60}
+    for split, count in (("test", 0), ("valid", 0)):
+        metrics[split]["sentences_also_in_training"] = {"count": count, "share": count / 60}
     assert "also in training" not in _table(metrics)
     metrics["valid"]["sentences_also_in_training"] = {"count": 3, "share": 0.05}
     assert re.search(r"^also in training +0 \(0.00%\) +3 \(5.00%\)$", _table(metrics), re.M)

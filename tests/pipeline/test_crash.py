@@ -45,11 +45,11 @@ def long_job(folder):
     # Every job gets the same corpus under the same name: its place is among the ingredients.
     place = Path(os.environ["PIPELINE_WORK"]).resolve() / "corpus of the crash tests"
     place.mkdir(parents=True, exist_ok=True)
-    for side, path in (("path", job.train), ("valid", job.valid), ("test", job.test)):
+    for split, path in (("path", job.train), ("valid", job.valid), ("test", job.test)):
         kept = place / path.name
         if not kept.exists() or kept.read_bytes() != path.read_bytes():
             kept.write_bytes(path.read_bytes())
-        job.set("corpus", **{side: kept})
+        job.set("corpus", **{split: kept})
     job.set("training", max_epochs=4)
     job.set("run", port=free_port())
     return job

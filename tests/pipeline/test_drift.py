@@ -16,7 +16,7 @@ from model.configuration import NetworkConfig, TrainingConfig
 from model.data.shards import load
 from model.training import TrainingJob, train
 from pipeline import tasks
-from pipeline.corpus.publishing import SIDES
+from pipeline.corpus.publishing import SPLITS
 from pipeline.tokens import read_tokens
 from tests.jobs import Job
 
@@ -68,7 +68,7 @@ def lines():
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    """The corpus, with sides drawn by hash, gone through all stages to the shards."""
+    """The corpus, with splits drawn by hash, gone through all stages to the shards."""
     job = Job(tmp_path_factory.mktemp("drift"))
     job.train.write_text("".join(f"{line}\n" for line in lines()), encoding="utf-8", newline="")
     job.set("corpus", valid="", test="", valid_share=0.1, test_share=0.1)
@@ -90,11 +90,12 @@ def digest(*values):
 
 def contents(job):
     """By stage the digest of what it has made."""
-    parts = {side: job.parts(side) for side in SIDES}
+    parts = {split: job.parts(split) for split in SPLITS}
     vocabulary = job.root(tasks.BuildVocabulary)
-    files = {side: job.root(tasks.EncodeCorpus).shards(side) for side in SIDES}
-    tokens = [read_tokens(part.tokens().artifact().path) for side in SIDES for part in files[side]]
-    shards = [load(part.artifact().path) for side in SIDES for part in files[side]]
+    files = {split: job.root(tasks.EncodeCorpus).shards(split) for split in SPLITS}
+    tokens = [read_tokens(part.tokens().artifact().path)
+              for split in SPLITS for part in files[split]]
+    shards = [load(part.artifact().path) for split in SPLITS for part in files[split]]
     return {
         "corpus": digest(json.dumps(parts)),
         "tokens": digest(*(each for found in tokens for each in (

@@ -205,7 +205,7 @@ def test_another_vocabulary_encodes_the_stored_tokens_without_the_text(job):
     job.set("vocabulary", size=50)
     made = job.build()
     assert stages(made) == {"BuildVocabulary", "EncodePart"}
-    assert len(encoded(made)) == sum(len(job.parts(side)) for side in ("train", "valid", "test"))
+    assert len(encoded(made)) == sum(len(job.parts(split)) for split in ("train", "valid", "test"))
     assert made["BuildVocabulary"] == "size is 50, was 60"
     assert {made[title] for title in encoded(made)} == {"vocabulary changed"}
 
@@ -346,15 +346,15 @@ def test_a_sentence_never_changes_side(job):
     job.set("corpus", valid="", test="", valid_share=0.1, test_share=0.1)
     job.build()
 
-    def sides():
-        return {line: side for side in ("train", "valid", "test") for part in job.parts(side)
+    def splits():
+        return {line: split for split in ("train", "valid", "test") for part in job.parts(split)
                 for line in (job.work / "parts" / f"{part}.txt").read_text().splitlines()}
 
-    before = sides()
+    before = splits()
     job.lines[100:200] = sentences(150, seed=8)
     write(job.train, job.lines)
     job.build()
-    after = sides()
+    after = splits()
     both = before.keys() & after.keys()
     assert len(both) >= 500 and all(before[line] == after[line] for line in both)
 
@@ -362,7 +362,7 @@ def test_a_sentence_never_changes_side(job):
 def test_sentences_that_also_occur_in_training_are_told(job):
     def also_in_training():
         metrics = json.loads((job.work / "report" / "metrics.json").read_text())
-        return {side: metrics[side]["sentences_also_in_training"] for side in ("valid", "test")}
+        return {split: metrics[split]["sentences_also_in_training"] for split in ("valid", "test")}
 
     others = ["word01 nowhere else", "word02 nor this one"]
     write(job.valid, [*job.lines[:3], *job.lines[2:4], *others, "word03 neither"])

@@ -1,4 +1,4 @@
-"""Which files a corpus is, and that no text is on two sides."""
+"""Which files a corpus is, and that no text is on two splits."""
 
 import os
 
@@ -112,7 +112,7 @@ def test_a_missing_or_empty_corpus_is_an_error_that_names_it(tmp_path):
 
 @pytest.fixture
 def texts(tmp_path):
-    """A folder with a text for each side."""
+    """A folder with a text for each split."""
     for name in ("train", "valid", "test"):
         (tmp_path / f"{name}.txt").write_text(f"the text for {name}\n")
     return tmp_path
@@ -121,11 +121,11 @@ def texts(tmp_path):
 def test_files_of_all_sides_are_found(texts):
     patterns = [str(texts / f"{name}.txt") for name in ("train", "valid", "test")]
     found = find_corpus(*patterns)
-    assert [(file.side, str(file.path)) for file in found.files] == list(
+    assert [(file.split, str(file.path)) for file in found.files] == list(
         zip(("train", "valid", "test"), patterns))
     assert found.patterns == dict(zip(("train", "valid", "test"), patterns))
     assert len({file.digest for file in found.files}) == 3
-    assert [file.side for file in find_corpus(str(texts)).files] == ["train"] * 3
+    assert [file.split for file in find_corpus(str(texts)).files] == ["train"] * 3
 
 
 @pytest.mark.parametrize("train, valid, test, sides", [
@@ -134,12 +134,12 @@ def test_files_of_all_sides_are_found(texts):
     ("train.txt", "*.txt", None, ("train.txt", "training", "validation")),
     ("train.txt", "../{}/valid.txt", "valid.txt", ("valid.txt", "validation", "the test")),
 ])
-def test_one_file_on_two_sides_is_an_error(texts, train, valid, test, sides):
+def test_one_file_on_two_sides_is_an_error(texts, train, valid, test, splits):
     patterns = [str(texts / name.format(texts.name)) if name is not None else None
                 for name in (train, valid, test)]
     with pytest.raises(UserError) as error:
         find_corpus(*patterns)
-    assert all(text in str(error.value) for text in sides) and "\n" not in str(error.value)
+    assert all(text in str(error.value) for text in splits) and "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("link", [os.symlink, os.link])

@@ -18,11 +18,11 @@ from hypothesis import strategies as st
 
 from model.system.errors import DamagedFile, UserError
 from pipeline.corpus import publishing as corpus
-from pipeline.corpus.files import SIDES, find_corpus
+from pipeline.corpus.files import SPLITS, find_corpus
 from pipeline.corpus.publishing import (
     PartCutter,
     SentenceReader,
-    choose_sides,
+    choose_splits,
     hash_sentences,
     sentences_also_in_training,
     split_corpus,
@@ -60,23 +60,23 @@ def naive_sentences(content: bytes) -> list[str]:
     return [s for line in lines if (s := unicodedata.normalize("NFC", line).strip())]
 
 
-def split(folder, train, valid=None, test=None, **options):
-    """Write the given sentences to files, split them, and read the sides' parts back."""
+def split_texts(folder, train, valid=None, test=None, **options):
+    """Write the given sentences to files, split them, and read the splits' parts back."""
     patterns = []
-    for side, sentences in zip(SIDES, (train, valid, test)):
-        path = folder / f"{side}.txt"
+    for split, sentences in zip(SPLITS, (train, valid, test)):
+        path = folder / f"{split}.txt"
         if sentences is not None:
             path.write_text("".join(f"{s}\n" for s in sentences), newline="")
         patterns.append(str(path) if sentences is not None else None)
     manifest = split_corpus(
         find_corpus(*patterns), folder / "parts", folder / "set_aside.tsv", **options
     )
-    return manifest, {side: read_parts(folder / "parts", manifest, side) for side in SIDES}
+    return manifest, {split: read_parts(folder / "parts", manifest, split) for split in SPLITS}
 
 
-def read_parts(folder, manifest, side):
+def read_parts(folder, manifest, split):
     parts = []
-    for part in manifest["sides"][side]:
+    for part in manifest["sides"][split]:
         content = (folder / f"{part['digest']}.txt").read_bytes()
         assert hashlib.sha256(content).hexdigest().startswith(part["digest"])
         assert len(content) == part["bytes"]
@@ -107,7 +107,7 @@ def write_others(folder, beginning=""):
 
 def known(manifest):
     """Of a manifest, the parts that `KnownParts` may be given."""
-    return [part for side in SIDES for part in manifest["sides"][side][:-1]]
+    return [part for split in SPLITS for part in manifest["sides"][split][:-1]]
 
 
 # Lines
@@ -281,7 +281,7 @@ def test_bad_lines_are_set_aside_in_a_table(tmp_path):
 def test_lines_that_are_set_aside_may_not_be_most_of_a_corpus(tmp_path):
     path = tmp_path / "corpus.txt"
     others = write_others(tmp_path)
-    for good, fits in ((3, True), (2, False)):  # and the one of each other side
+    for good, fits in ((3, True), (2, False)):  # and the one of each other split
         path.write_bytes(b"good\n\n" * good + b"b\xe4d\n" * 5)
         table = tmp_path / f"{good}.tsv"
         arguments = find_corpus(str(path), *others), tmp_path / "parts", table
@@ -330,17 +330,17 @@ def test_ids_of_leipzig_corpora_are_dropped(tmp_path):
 
 def test_the_archive_of_a_leipzig_corpus_is_read(tmp_path):
     texts = {"train": VERSES * 50, "valid": VERSES[:1], "test": VERSES[1:2]}
-    for side, verses in texts.items():
+    for split, verses in texts.items():
         text = "".join(f"{n}\t{verse}\n" for n, verse in enumerate(verses, 1)).encode()
-        with tarfile.open(tmp_path / f"{side}.tar.gz", "w:gz") as archive:
+        with tarfile.open(tmp_path / f"{split}.tar.gz", "w:gz") as archive:
             for name, content in (("words.txt", b"1\tthe\n"), ("sentences.txt", text)):
-                member = tarfile.TarInfo(f"{side}_1K/{side}_1K-{name}")
+                member = tarfile.TarInfo(f"{split}_1K/{split}_1K-{name}")
                 member.size = len(content)
                 archive.addfile(member, io.BytesIO(content))
-    found = find_corpus(*(str(tmp_path / f"{side}.tar.gz") for side in SIDES))
+    found = find_corpus(*(str(tmp_path / f"{split}.tar.gz") for split in SPLITS))
     manifest = split_corpus(found, tmp_path / "parts", tmp_path / "aside")
-    for side, verses in texts.items():
-        assert read_parts(tmp_path / "parts", manifest, side) == [verses]
+    for split, verses in texts.items():
+        assert read_parts(tmp_path / "parts", manifest, split) == [verses]
 
 
 def test_what_was_taken_for_a_leipzig_corpus_says_how_to_have_it_read_as_plain_text(tmp_path):
@@ -350,34 +350,34 @@ def test_what_was_taken_for_a_leipzig_corpus_says_how_to_have_it_read_as_plain_t
         split_corpus(find_corpus(str(path)), tmp_path / "parts", tmp_path / "aside")
 
 
-# Sides
+# Splits
 
 
 def test_the_side_of_a_sentence_does_not_depend_on_others(tmp_path):
     sentences = [f"{verse} {number}" for number in range(3000) for verse in VERSES]
-    _, sides = split(tmp_path, sentences, valid_share=0.1, test_share=0.2)
-    of = {s: side for side in SIDES for part in sides[side] for s in part}
+    _, splits = split_texts(tmp_path, sentences, valid_share=0.1, test_share=0.2)
+    of = {s: split for split in SPLITS for part in splits[split] for s in part}
     assert len(of) == len(sentences)
     shares = collections.Counter(of.values())
     assert shares["valid"] / len(sentences) == pytest.approx(0.1, abs=0.02)
     assert shares["test"] / len(sentences) == pytest.approx(0.2, abs=0.02)
     fewer = sentences[::-3] * 2
-    _, sides = split(tmp_path, fewer, valid_share=0.1, test_share=0.2)
-    again = {s: side for side in SIDES for part in sides[side] for s in part}
-    assert all(of[s] == side for s, side in again.items())
-    for side in SIDES:  # in the order of the corpus, repetitions included
-        assert [s for part in sides[side] for s in part] == [s for s in fewer if of[s] == side]
+    _, splits = split_texts(tmp_path, fewer, valid_share=0.1, test_share=0.2)
+    again = {s: split for split in SPLITS for part in splits[split] for s in part}
+    assert all(of[s] == split for s, split in again.items())
+    for split in SPLITS:  # in the order of the corpus, repetitions included
+        assert [s for part in splits[split] for s in part] == [s for s in fewer if of[s] == split]
 
 
 @given(st.lists(st.text(), min_size=1), st.floats(0, 0.5), st.floats(0, 0.4))
 def test_sides_follow_from_the_texts_alone(sentences, valid_share, test_share):
     encoded = [s.encode() for s in sentences]
-    together = choose_sides(hash_sentences(encoded), valid_share, test_share)
-    alone = [choose_sides(hash_sentences([s]), valid_share, test_share)[0] for s in encoded]
+    together = choose_splits(hash_sentences(encoded), valid_share, test_share)
+    alone = [choose_splits(hash_sentences([s]), valid_share, test_share)[0] for s in encoded]
     assert together.tolist() == alone
     assert together.dtype == np.uint8
-    # Another share of the one side leaves the other as it is.
-    other = choose_sides(hash_sentences(encoded), valid_share / 2, test_share)
+    # Another share of the one split leaves the other as it is.
+    other = choose_splits(hash_sentences(encoded), valid_share / 2, test_share)
     assert ((other == 2) == (together == 2)).all()
     assert ((other == 1) <= (together == 1)).all()
 
@@ -394,28 +394,28 @@ def test_the_hash_is_fixed_for_ever():
 
 def test_given_sides_are_taken_whole_and_missing_ones_are_drawn(tmp_path):
     train = [f"{verse} {number}" for number in range(200) for verse in VERSES]
-    _, sides = split(tmp_path, train, valid=VERSES, test=VERSES[:2])
-    assert sides == {"train": [train], "valid": [VERSES], "test": [VERSES[:2]]}
-    _, sides = split(tmp_path, train, valid=VERSES)
-    assert sides["valid"] == [VERSES]
-    assert 0 < len(sides["test"][0]) < 50
-    assert sorted(sides["train"][0] + sides["test"][0]) == sorted(train)
+    _, splits = split_texts(tmp_path, train, valid=VERSES, test=VERSES[:2])
+    assert splits == {"train": [train], "valid": [VERSES], "test": [VERSES[:2]]}
+    _, splits = split_texts(tmp_path, train, valid=VERSES)
+    assert splits["valid"] == [VERSES]
+    assert 0 < len(splits["test"][0]) < 50
+    assert sorted(splits["train"][0] + splits["test"][0]) == sorted(train)
 
 
 def test_a_side_without_sentences_is_an_error(tmp_path):
     with pytest.raises(UserError, match="train.txt leaves no sentence for the train side"):
-        split(tmp_path, [], valid=VERSES, test=VERSES[:2])
+        split_texts(tmp_path, [], valid=VERSES, test=VERSES[:2])
     with pytest.raises(UserError, match="test.txt leaves no sentence for the test side"):
-        split(tmp_path, VERSES, valid=VERSES[:2], test=["", " "])
+        split_texts(tmp_path, VERSES, valid=VERSES[:2], test=["", " "])
     with pytest.raises(UserError, match=r"few different sentences \(1; .*VALID=file"):
-        split(tmp_path, ["In the beginning"] * 5000)
+        split_texts(tmp_path, ["In the beginning"] * 5000)
     with pytest.raises(UserError, match=r"^valid_share is 0, and .*VALID=file"):
-        split(tmp_path, VERSES * 100, valid_share=0)
+        split_texts(tmp_path, VERSES * 100, valid_share=0)
 
 
 def count_also_in_training(folder, parts):
     found = sentences_also_in_training(folder, parts)
-    return {side: sum(counts.values()) for side, counts in found.items()}
+    return {split: sum(counts.values()) for split, counts in found.items()}
 
 
 @given(
@@ -434,19 +434,20 @@ def test_sentences_that_also_occur_in_training_are_counted(
     if not given_sides[1]:
         texts[2] = None
     folder = tmp_path_factory.mktemp("corpus")
-    manifest, sides = split(folder, *texts, valid_share=0.2, test_share=0.2, sentences_per_part=9)
-    training = {s for part in sides["train"] for s in part}
-    expected = {side: sum(s in training for part in sides[side] for s in part)
-                for side in ("valid", "test")}  # fmt: skip
-    digests = {side: [part["digest"] for part in manifest["sides"][side]] for side in SIDES}
+    manifest, splits = split_texts(folder, *texts, valid_share=0.2, test_share=0.2,
+                                   sentences_per_part=9)
+    training = {s for part in splits["train"] for s in part}
+    expected = {split: sum(s in training for part in splits[split] for s in part)
+                for split in ("valid", "test")}  # fmt: skip
+    digests = {split: [part["digest"] for part in manifest["sides"][split]] for split in SPLITS}
     assert count_also_in_training(folder / "parts", digests) == expected
-    for side, was_given in zip(("valid", "test"), given_sides):
-        assert was_given or expected[side] == 0  # a hash knows no other side
+    for split, was_given in zip(("valid", "test"), given_sides):
+        assert was_given or expected[split] == 0  # a hash knows no other split
 
 
 def test_sentences_are_not_counted_in_a_damaged_part(tmp_path):
-    manifest, _ = split(tmp_path, VERSES, VERSES[:2], VERSES[1:2])
-    digests = {side: [part["digest"] for part in manifest["sides"][side]] for side in SIDES}
+    manifest, _ = split_texts(tmp_path, VERSES, VERSES[:2], VERSES[1:2])
+    digests = {split: [part["digest"] for part in manifest["sides"][split]] for split in SPLITS}
     assert count_also_in_training(tmp_path / "parts", digests) == {"valid": 2, "test": 1}
     path = tmp_path / "parts" / f"{digests['train'][0]}.txt"
     path.write_bytes(path.read_bytes().replace(b"Jesus", b"jesus"))
@@ -569,14 +570,14 @@ def test_a_line_that_grew_in_nfc_is_too_long_where_it_comes_again(tmp_path):
     line = "\u0958" * 30  # 90 bytes; in NFC, where it is two characters, 180
     sentences = [f"{line} {n}" for n in range(100)]
     options = {"sentences_per_part": 10, "max_line_bytes": 100, "on_bad_line": "set_aside"}
-    manifest, sides = split(tmp_path, sentences, VERSES, VERSES[:2], **options)
-    grown = [sentence for part in sides["train"] for sentence in part]
+    manifest, splits = split_texts(tmp_path, sentences, VERSES, VERSES[:2], **options)
+    grown = [sentence for part in splits["train"] for sentence in part]
     short = list(map(str, range(200)))
     again = [*short, *grown]
-    changed, _ = split(tmp_path, again, VERSES, VERSES[:2], known=known(manifest), **options)
+    changed, _ = split_texts(tmp_path, again, VERSES, VERSES[:2], known=known(manifest), **options)
     assert changed["counts"]["set_aside"] == len(sentences)
     again = [*grown, *short]
-    changed, _ = split(tmp_path, again, VERSES, VERSES[:2], known=known(manifest), **options)
+    changed, _ = split_texts(tmp_path, again, VERSES, VERSES[:2], known=known(manifest), **options)
     assert changed["counts"]["set_aside"] == len(sentences)
 
 
@@ -614,14 +615,14 @@ def test_lines_of_known_parts_are_not_looked_at(tmp_path, monkeypatch, form):
 
 def test_a_known_part_that_is_gone_or_damaged_is_published_again(tmp_path):
     sentences = [f"{verse} {n}" for n in range(100) for verse in VERSES]
-    manifest, sides = split(tmp_path, sentences, VERSES, VERSES[:2], sentences_per_part=50)
+    manifest, splits = split_texts(tmp_path, sentences, VERSES, VERSES[:2], sentences_per_part=50)
     first, second = (tmp_path / "parts" / f"{part['digest']}.txt" for part in known(manifest)[:2])
     first.unlink()
     second.write_bytes(second.read_bytes()[:-5] + b"?????")
-    again = split(
+    again = split_texts(
         tmp_path, sentences, VERSES, VERSES[:2], sentences_per_part=50, known=known(manifest)
     )
-    assert again == (manifest, sides)
+    assert again == (manifest, splits)
 
 
 @settings(max_examples=300)
@@ -691,14 +692,14 @@ def test_a_part_is_bounded_in_bytes(monkeypatch):
 
 def test_parts_that_are_there_are_left_and_damaged_ones_repaired(tmp_path):
     sentences = [f"{verse} {number}" for number in range(200) for verse in VERSES]
-    manifest, sides = split(tmp_path, sentences, sentences_per_part=200)
-    assert len(sides["train"]) > 2
+    manifest, splits = split_texts(tmp_path, sentences, sentences_per_part=200)
+    assert len(splits["train"]) > 2
     paths = [tmp_path / "parts" / f"{p['digest']}.txt" for p in manifest["sides"]["train"]]
     before = [path.stat().st_mtime_ns for path in paths]
     content = bytearray(paths[0].read_bytes())
     content[5] ^= 1
     paths[0].write_bytes(content)
-    assert split(tmp_path, sentences, sentences_per_part=200) == (manifest, sides)
+    assert split_texts(tmp_path, sentences, sentences_per_part=200) == (manifest, splits)
     assert [path.stat().st_mtime_ns for path in paths[1:]] == before[1:]
 
 

@@ -73,7 +73,7 @@ def make_sources(tmp_path, make_shards):
                       "files": [{"side": "train", "path": "<i>.txt", "sentences": 8,
                                  "bytes": 500}]},
             vocabulary=vocabulary, types_counts=count_types([read_types(folder / "tokens0.h5")]),
-            step_counts={side: reader.step_counts for side in ("train", "valid", "test")},
+            step_counts={split: reader.step_counts for split in ("train", "valid", "test")},
             log=folder / "log.jsonl",
             metrics={"test": figures, "valid": figures, "headline": headline(vocabulary),
                      "vocabulary": {"size": len(vocabulary), "words_not_in_training": 0},
@@ -85,7 +85,7 @@ def make_sources(tmp_path, make_shards):
                         "samples": ["the lamp burns", ""]},
             receipts=[receipt("tokens", str(n), {"format": 1, "part": digest[n:] + digest[:n],
                                                  "lowercase": True}) for n in range(3)],
-            set_aside=folder / "set_aside.tsv")
+            rejected_lines=folder / "set_aside.tsv")
 
     return make
 
@@ -165,8 +165,8 @@ def test_the_report_says_that_training_has_no_unknown_word(tmp_path, make_source
     write_report(make_sources(), tmp_path / "with.html")
     assert never not in " ".join(Page(tmp_path / "with.html").text)
     sources = make_sources(size=2000)
-    for side in ("test", "valid"):
-        sources.metrics[side] |= {"perplexity": 304.25, "perplexity_without_unk": 2.75}
+    for split in ("test", "valid"):
+        sources.metrics[split] |= {"perplexity": 304.25, "perplexity_without_unk": 2.75}
     write_report(sources, tmp_path / "without.html")
     page = Page(tmp_path / "without.html")
     text = " ".join(" ".join(page.text).split())
