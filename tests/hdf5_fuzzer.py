@@ -21,7 +21,7 @@ from pathlib import Path
 
 from model.checkpoint import FORMAT, read_checkpoint
 from model.data.shards import ShardReader
-from model.system import files
+from model.system import hdf5
 from model.system.errors import UserError
 from model.system.hdf5 import open_hdf5
 
@@ -116,13 +116,13 @@ def read(path, is_checkpoint):
 def main(source, folder, count):
     with open_hdf5(source) as file:
         is_checkpoint = file.attrs.get("format") == FORMAT
-    content = Path(source).read_bytes()[files._SEAL_BYTES:]
+    content = Path(source).read_bytes()[hdf5._SEAL_BYTES:]
     places = blocks(content)
     ends = collections.Counter()
     for seed in range(count):
         body = mutated(content, places, seed)
         path = folder / f"{seed}.h5"
-        path.write_bytes(files._seal(hashlib.sha256(body)) + body)
+        path.write_bytes(hdf5._seal(hashlib.sha256(body)) + body)
         end = ended(lambda path=path: read(path, is_checkpoint))
         ends[end] += 1
         if end in ("right", "refused"):
