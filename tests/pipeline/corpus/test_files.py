@@ -128,7 +128,7 @@ def test_files_of_all_sides_are_found(texts):
     assert [file.split for file in find_corpus(str(texts)).files] == ["train"] * 3
 
 
-@pytest.mark.parametrize("train, valid, test, sides", [
+@pytest.mark.parametrize("train, valid, test, splits", [
     ("", "valid.txt", "test.txt", ("valid.txt", "training", "validation")),
     ("", None, "test.txt", ("test.txt", "training", "the test")),
     ("train.txt", "*.txt", None, ("train.txt", "training", "validation")),
