@@ -9,21 +9,17 @@ from __future__ import annotations
 
 import contextlib
 import os
-import resource
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import h5py
 import numpy as np
 
 from model.system.errors import DamagedFile, UserError
-from model.system.processes import end_with_parent
 
 _LONGEST_SECONDS = 60  # of processor time; a checkpoint of a gigabyte takes two
-_SPARE_BYTES = 1 << 30  # of memory, beside some times the file's own size
 
 
 def try_out(path: str | os.PathLike, seconds: int = _LONGEST_SECONDS) -> None:
@@ -41,7 +37,7 @@ def try_out(path: str | os.PathLike, seconds: int = _LONGEST_SECONDS) -> None:
         When it does not.
     """
     done = subprocess.run(
-        [sys.executable, "-m", "model.system.untrusted", path, str(seconds), str(os.getpid())],
+        [sys.executable, "-m", "model.trial", path, str(seconds), str(os.getpid())],
         stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     if done.returncode < 0:
         raise UserError(
@@ -101,20 +97,3 @@ def dataset(group: h5py.Group, name: str, kinds: str, dimensions: int | None = N
             or storage.get_external_count() or found.id.get_storage_size() != found.nbytes):
         raise ValueError(f"{name} does not lie in the file as it is")
     return found
-
-
-def _main(path: Path, seconds: int, parent: int) -> None:
-    from model.description import description
-
-    end_with_parent(parent, signal.SIGKILL)
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
-    # What is wrong with it in other ways is said when it is read again.
-    with contextlib.suppress(UserError, OSError):
-        memory = 4 * path.stat().st_size + _SPARE_BYTES
-        resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
-        description(path)
-
-
-if __name__ == "__main__":
-    _main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))

@@ -13,7 +13,7 @@ import lasagne
 import numpy as np
 import pytest
 
-from model import description, inference
+from model import description, inference, trial
 from model.__main__ import main
 from model.checkpoint import Checkpoint, write_checkpoint
 from model.data.shards import load
@@ -90,10 +90,10 @@ def test_a_process_that_crashes_is_an_error(checkpoint, tmp_path, monkeypatch):
 
 
 def test_a_process_that_does_not_end_is_ended(checkpoint, monkeypatch):
-    monkeypatch.setattr(description, "description", lambda path: exec("while True: pass"))
+    monkeypatch.setattr(trial, "description", lambda path: exec("while True: pass"))
     child = os.fork()
     if not child:
-        untrusted._main(checkpoint, 1, os.getppid())
+        trial.main(checkpoint, 1, os.getppid())
         os._exit(0)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) in (-signal.SIGKILL, -signal.SIGXCPU)
 
