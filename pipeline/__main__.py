@@ -36,11 +36,11 @@ _LOGS_KEPT = 3
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; returns the exit code."""
     options = _parser().parse_args(arguments)
-    _enter_checkout(options)
     # Luigi would ask a proxy for the daemon.
     for name in ("no_proxy", "NO_PROXY"):
         os.environ[name] = ",".join(filter(None, [os.environ.get(name), "127.0.0.1"]))
     try:
+        _enter_checkout(options)
         settings.load_or_exit(getattr(options, "profile", None))
         return options.function(options)
     except UserError as error:
@@ -57,6 +57,9 @@ def _enter_checkout(options: argparse.Namespace) -> None:
     Names that were given to the command start from where that is called.
     """
     names = vars(options)
+    if os.path.expanduser(options.work or "").startswith("~"):
+        raise BadInput(f"the working folder {options.work} begins with the name of a user that "
+                       "there is not")
     environment.use_work_folder(options.work or environment.work_folder())
     if named := os.environ.get("LUIGI_CONFIG_PATH"):
         os.environ["LUIGI_CONFIG_PATH"] = os.path.abspath(named)

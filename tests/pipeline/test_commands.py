@@ -255,6 +255,15 @@ def test_any_name_that_the_system_allows_is_a_file_of_the_corpus(job):
     assert code == 0 and "\\udcff.txt is new" in output, output
 
 
+def test_the_home_folder_of_nobody(tmp_path):
+    done = subprocess.run([sys.executable, "-m", "pipeline", "run", "--work", "~nobody.here/work"],
+                          cwd=REPOSITORY, capture_output=True, text=True)
+    assert done.returncode == 65
+    assert done.stderr == ("error: the working folder ~nobody.here/work begins with the name of a "
+                           "user that there is not\n")
+    assert not (REPOSITORY / "~nobody.here").exists()
+
+
 def test_a_working_folder_that_cannot_be_made(job, tmp_path):
     (tmp_path / "file").write_text("no folder")
     job.work = tmp_path / "file" / "work"

@@ -3,10 +3,13 @@
 import contextlib
 import http.server
 import json
+import logging
 import os
 import socket
+import sys
 import threading
 
+import luigi.cmdline
 import pytest
 from luigi.rpc import RPCError
 
@@ -87,6 +90,20 @@ def test_a_garbled_process_number_is_none(tmp_path):
     (tmp_path / "luigid").mkdir()
     (tmp_path / "luigid" / "pid").write_text("12\0x")
     assert daemon.stop(tmp_path, free_port()) == "no daemon is running"
+
+
+def test_the_log_of_the_daemon_is_bounded(tmp_path, monkeypatch):
+    def luigid(arguments):
+        for number in range(1000):
+            logging.getLogger("luigi.server").warning("message %d", number)
+
+    monkeypatch.setattr(daemon, "_LOG_BYTES", 10_000)
+    monkeypatch.setattr(luigi.cmdline, "luigid", luigid)
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])
+    monkeypatch.setattr(sys, "argv", ["luigid", "--state-path", str(tmp_path / "state.pickle")])
+    daemon.be_luigid()
+    assert "message 999" in (tmp_path / "luigid.log").read_text()
+    assert sum(path.stat().st_size for path in tmp_path.glob("luigid.log*")) <= 20_000
 
 
 @contextlib.contextmanager
