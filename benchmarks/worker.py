@@ -182,10 +182,10 @@ def time_parts(job: dict) -> None:
 
     native.call = timed_call
     shape = Shape(**job["shape"])
-    trainer, _ = _trainer(shape.vocabulary, num_units=shape.units, dropout=0.0)
+    trainer, config = _trainer(shape.vocabulary, num_units=shape.units, dropout=0.0)
     inputs, targets = micro_batch(shape)
     trainer.accumulate(inputs, targets)
-    trainer.apply()
+    trainer.apply(config.rate)
     _say({})
     for line in sys.stdin:
         spent.clear()
@@ -194,7 +194,7 @@ def time_parts(job: dict) -> None:
             started = time.perf_counter()
             trainer.accumulate(inputs, targets)
             accumulated = time.perf_counter()
-            trainer.apply()
+            trainer.apply(config.rate)
             accumulate += accumulated - started
             apply += time.perf_counter() - accumulated
             count += 1
@@ -230,15 +230,15 @@ def training_pass(job: dict) -> None:
         if number % stride == 0:
             for batch in window:
                 trainer.accumulate(batch.inputs, batch.targets)
-            trainer.apply()
+            trainer.apply(config.rate)
             updates += 1
     _say({"sentences": sentences, "updates": updates, "peak_memory_mb": peak_memory()})
 
 
 def _trainer(vocabulary: int, **network: int | float):
     """The training that luigi.cfg describes, `network` aside, and its configuration."""
-    from model.network import NetworkConfig
-    from model.training import Trainer, TrainingConfig
+    from model.configuration import NetworkConfig, TrainingConfig
+    from model.trainer import Trainer
     from pipeline import settings
 
     config = TrainingConfig(**settings.training_values())

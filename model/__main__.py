@@ -163,10 +163,10 @@ _count = _number(int, lambda value: value >= 0, "a whole number of at least 0")
 
 def train_command(options: argparse.Namespace) -> None:
     """``train``: prints one JSON object a line on standard output, its share done and status."""
+    from model.configuration import NetworkConfig, TrainingConfig
     from model.data.vocabulary import read_vocabulary
     from model.lineage import TrainingText
-    from model.network import NetworkConfig
-    from model.training import TrainingConfig, TrainingJob, train
+    from model.training import TrainingJob, train
 
     content = json.loads(options.job.read_text())
     job = TrainingJob(
@@ -192,8 +192,9 @@ def evaluate_command(options: argparse.Namespace) -> None:
     from model.checkpoint import read_checkpoint
     from model.data.shards import ShardReader
     from model.evaluation import evaluate
-    from model.inference import compile_next_word, load_network, sample
-    from model.training import compile_log_probabilities
+    from model.inference import load_network
+    from model.network import compile_log_probabilities, compile_next_word
+    from model.sampling import sample
 
     content = json.loads(options.job.read_text())
     checkpoint = read_checkpoint(content["model"])
@@ -230,8 +231,8 @@ def score_command(options: argparse.Namespace) -> None:
     """``score``: a row for each line of the text, in its order, and one for the total."""
     from model.evaluation import Totals, headline
     from model.inference import load_network
+    from model.network import compile_log_probabilities
     from model.scoring import figures, score_lines, word_totals
-    from model.training import compile_log_probabilities
 
     with _open_text(options.text) as stream:
         checkpoint = _model(options.model)
@@ -274,7 +275,9 @@ def _write_json(line: int | str, words: list[dict] | None, sums: dict) -> None:
 def sample_command(options: argparse.Namespace) -> None:
     """``sample``: a drawn sentence a line."""
     from model.data.tokenization import clean, tokenize
-    from model.inference import compile_next_word, load_network, sample
+    from model.inference import load_network
+    from model.network import compile_next_word
+    from model.sampling import sample
 
     try:
         options.prefix.encode()

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from model import engine  # noqa: F401  isort: skip
 
 import lasagne
+import numpy as np
+import theano
+import theano.tensor as T
 from lasagne.layers import DenseLayer, DimshuffleLayer, DropoutLayer, InputLayer, ReshapeLayer
 
 from model.configuration import NetworkConfig
@@ -124,6 +128,55 @@ def log_probabilities(network: Network, inputs, targets):
     """
     losses = _losses(network, inputs, targets, deterministic=True)
     return -losses.reshape((targets.shape[1], targets.shape[0])).T
+
+
+def compile_log_probabilities(network: Network) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
+    """Compile the scoring of sentences: see `log_probabilities`."""
+    x, y = T.imatrices("inputs", "targets")
+    return theano.function([x, y], log_probabilities(network, x, y))
+
+
+def compile_next_word(network: Network) -> Callable[[np.ndarray], np.ndarray]:
+    """Compile the prediction of the word after some others.
+
+    Parameters
+    ----------
+    network : Network
+
+    Returns
+    -------
+    function
+        From inputs, int32 (sentences, steps) beginning with ``<s>``, to the probabilities of each
+        word as the next one, (sentences, vocabulary).
+    """
+    x = T.imatrix("inputs")
+    rows = lasagne.layers.get_output(network.rows, {network.input: x}, deterministic=True)
+    # The rows have the steps first: the last step of all sentences is at the end.
+    probabilities = network.output.get_output_for(rows[-x.shape[0]:], deterministic=True)
+    return theano.function([x], probabilities)
+
+
+def all_parameters(network: Network) -> list:
+    """All weights, fixed initial states among them, in a fixed order."""
+    return lasagne.layers.get_all_params(network.output)
+
+
+def set_parameters(network: Network, values: dict[str, np.ndarray]) -> None:
+    """Set a network's weights.
+
+    Parameters
+    ----------
+    network : Network
+    values : dict
+        An array for each parameter, by its name, of its shape.
+
+    Raises
+    ------
+    KeyError
+        When there is none for a parameter.
+    """
+    for parameter in all_parameters(network):
+        parameter.set_value(values[parameter.name])
 
 
 def _losses(network: Network, inputs, targets, **kwargs):

@@ -20,7 +20,7 @@ from model.data.shards import ShardReader, write_shard
 from model.data.vocabulary import Vocabulary
 from model.evaluation import evaluate
 from model.inference import load_network, read_model
-from model.training import compile_log_probabilities
+from model.network import compile_log_probabilities
 from pipeline.corpus.files import find_corpus
 from pipeline.corpus.publishing import split_corpus
 from pipeline.tokens import write_tokens

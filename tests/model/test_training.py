@@ -14,16 +14,17 @@ import numpy as np
 import pytest
 import theano
 
-from model import training
+from model import training, work_clock
 from model.checkpoint import read_checkpoint
-from model.configuration import OPTIMISERS
+from model.configuration import OPTIMISERS, NetworkConfig, TrainingConfig
 from model.data.shards import ShardReader, write_shard
 from model.evaluation import evaluate
 from model.inference import load_network
 from model.lineage import TrainingText
-from model.network import NetworkConfig, build_network
+from model.network import build_network, compile_log_probabilities
 from model.system.errors import DamagedFile, UserError
-from model.training import Diverged, Stopped, TrainingConfig, TrainingJob, WorkClock, train
+from model.training import Diverged, Stopped, TrainingJob, train
+from model.work_clock import WorkClock
 from pipeline.tokens import write_tokens
 
 CONFIG = dict(
@@ -146,7 +147,7 @@ def test_a_word_that_training_never_has_does_not_choose_the_best(tmp_path, corpu
     learned = job(tmp_path, (matrix, train_shards, valid_shards, vocabulary), max_epochs=1)
     train(learned)
     checkpoint = read_checkpoint(learned.model)
-    score = training.compile_log_probabilities(load_network(checkpoint))
+    score = compile_log_probabilities(load_network(checkpoint))
     figures = evaluate(score, ShardReader(valid_shards), vocabulary).totals.figures()
     assert figures["perplexity"] > 1.2 * figures["perplexity_without_unk"]
     assert checkpoint.position["best_perplexity"] == pytest.approx(
@@ -220,8 +221,8 @@ def test_a_training_worse_than_guessing_is_not_published(tmp_path, corpus, monke
 
 def test_time_in_which_nothing_ran_is_no_work(monkeypatch, caplog):
     wall, computed = iter([0, 3, 103, 105, 205]), iter([0, 3, 4, 6, 100])
-    monkeypatch.setattr(training.time, "monotonic", lambda: next(wall))
-    monkeypatch.setattr(training.time, "process_time", lambda: next(computed))
+    monkeypatch.setattr(work_clock.time, "monotonic", lambda: next(wall))
+    monkeypatch.setattr(work_clock.time, "process_time", lambda: next(computed))
     clock = WorkClock(10.0)
     assert [clock.seconds() for _ in range(4)] == [13, 14, 16, 116]
     assert caplog.messages == ["for 99 s the training did not run (suspended?); they do not count "

@@ -87,8 +87,8 @@ def data(folder):
 def training(folder):
     """The training, with a checkpoint after every update."""
     from model import training as module
+    from model.configuration import NetworkConfig, TrainingConfig
     from model.data.vocabulary import read_vocabulary
-    from model.network import NetworkConfig
     from pipeline import settings, tasks
 
     job = jobs.Job(folder, train=60)
@@ -97,7 +97,7 @@ def training(folder):
     encoded = job.root(tasks.EncodeCorpus)
     vocabulary = read_vocabulary(encoded.requires().artifact().path)
     network = NetworkConfig(**settings.values(settings.network))
-    config = module.TrainingConfig(**settings.training_values())
+    config = TrainingConfig(**settings.training_values())
     # Compiled once, here, and run only in copies of this process.
     trainer = module.Trainer(network, config, len(vocabulary.words))
     module.Trainer = lambda *_: trainer
@@ -116,7 +116,7 @@ def report(folder):
     """Evaluation and report, in one process, of a model that is there."""
     from model import __main__ as commands
     from model import inference
-    from model import training as module
+    from model import network as module
     from model.checkpoint import read_checkpoint
     from model.system.files import publish, sweep_temporaries
     from pipeline import tasks
@@ -129,10 +129,10 @@ def report(folder):
     # Compiled once, here, and run only in copies of this process.
     model = job.root(tasks.TrainModel).artifact().path
     network = inference.load_network(read_checkpoint(model))
-    functions = module.compile_log_probabilities(network), inference.compile_next_word(network)
+    functions = module.compile_log_probabilities(network), module.compile_next_word(network)
     inference.load_network = lambda checkpoint: network
     module.compile_log_probabilities = lambda network: functions[0]
-    inference.compile_next_word = lambda network: functions[1]
+    module.compile_next_word = lambda network: functions[1]
 
     def run_here(command, content, job_file, say):
         with publish(job_file) as temporary:
