@@ -451,15 +451,13 @@ class SplitCorpus(Stage):
         logger.info("%s: %s", self.task_family, reason)
         started = time.monotonic()
         total = max(1, sum(file.identity.size for file in corpus.files))
-        known = self._known_parts()
         disk_space.check(self.folder, disk_space.for_corpus(
             ((file.path, file.identity.size) for file in corpus.files),
-            sum(part["bytes"] for part in known)) + _bytes_of_training())
+            self._bytes_there()) + _bytes_of_training())
         manifest = split_corpus(
             corpus,
             parts_folder=self.parts_folder,
             rejected_lines_file=self.rejected_lines_file(artifact),
-            known=known,
             progress=_throttled(lambda done: self.say("reading the corpus", done / total)),
             **self.reading(),
         )
@@ -499,13 +497,16 @@ class SplitCorpus(Stage):
         """Where the parts' texts lie."""
         return self.folder / "parts"
 
-    def _known_parts(self) -> list[dict]:
-        """What the newest earlier run with the same settings has to offer to `KnownParts`."""
+    def _bytes_there(self) -> int:
+        """The bytes of the parts of the newest earlier run with the same settings.
+
+        The last one of each split is left out: it ended because the text did.
+        """
         wanted = {"format": _FORMATS["corpus"], "settings": self.reading()}
         path = _newest(self.folder, "corpus", lambda ingredients: (
             ingredients.items() >= wanted.items()))
         splits = _read_manifest(path).content["sides"] if path else {}
-        return [part for parts in splits.values() for part in parts[:-1]]
+        return sum(part["bytes"] for parts in splits.values() for part in parts[:-1])
 
 
 def _bytes_of_training() -> int:

@@ -115,11 +115,7 @@ class SentenceReader:
         self._counts = counts
         chunks = _chunks(path, size, counts, progress)
         self._blocks = _whole_lines(chunks, max_line_bytes, lambda: _has_grown(path, size))
-        self._given_back: list[tuple[int, bytes]] = []
         self._line_number = 1
-        # The last block, and its lines if each is a sentence.
-        self._block = 0, b""
-        self._lines: list[bytes] = []
 
     def block(self) -> list[bytes] | None:
         """The next sentences, in UTF-8; None at the end.
@@ -129,7 +125,7 @@ class SentenceReader:
         UserError
             When the file cannot be read or its compressed data are damaged.
         """
-        following = self._next()
+        following = next(self._blocks, None)
         if following is None:
             return None
         offset, text = following
@@ -157,106 +153,12 @@ class SentenceReader:
                     bad += 1
                 place += len(line) + 1
         sentences = [sentence for sentence in sentences if sentence]
-        self._count(len(lines), len(sentences), bad)
-        self._block = following
-        self._lines = lines if len(lines) == len(sentences) else []
-        return sentences
-
-    def give_back(self, number: int, known: KnownParts) -> bool:
-        """Let the last sentences of the last block be read again, if a known part may come there.
-
-        Returns
-        -------
-        bool
-            Whether that was done.
-        """
-        if self._leipzig or not self._lines:
-            return False
-        offset, text = self._block
-        place = sum(map(len, self._lines[:-number])) + len(self._lines) - number
-        rest = text[place:]
-        if not any(size > len(rest) or known.part(rest[:size]) for size in known.sizes(rest)):
-            return False
-        self._given_back.append((offset + place, rest))
-        self._count(-number, -number, 0)
-        self._lines = []
-        return True
-
-    def known_part(self, known: KnownParts) -> Part | None:
-        """A known part, if one comes next, byte for byte."""
-        first = self._next()
-        if first is None:
-            return None
-        offset, text = first
-        blocks = [first]
-        sizes = known.sizes(text)
-        if sizes and self._leipzig is None:
-            self._leipzig = _begins_as_leipzig([text])
-        for size in sizes if not self._leipzig else ():
-            while len(text) < size and (more := self._next()):
-                if more[0] != offset + len(text):  # a line lies between that is far too long
-                    self._given_back.append(more)
-                    break
-                blocks.append(more)
-                text += more[1]
-            part = known.part(text[:size])
-            # A line may have been too long before it was brought to NFC.
-            if part and _longest_line(part.text) <= self._max_line_bytes:
-                if len(text) > size:
-                    self._given_back.append((offset + size, text[size:]))
-                self._count(part.sentences, part.sentences, 0)
-                return part
-        self._given_back += reversed(blocks)
-        return None
-
-    def _next(self) -> tuple[int, bytes] | None:
-        return self._given_back.pop() if self._given_back else next(self._blocks, None)
-
-    def _count(self, lines: int, sentences: int, bad: int) -> None:
-        self._line_number += lines
-        self._counts["lines"] += lines
-        self._counts["sentences"] += sentences
+        self._line_number += len(lines)
+        self._counts["lines"] += len(lines)
+        self._counts["sentences"] += len(sentences)
         self._counts["set_aside"] += bad
-        self._counts["empty"] += lines - bad - sentences
-
-
-class KnownParts:
-    """Parts of an earlier run, which need not be read by lines where they come again.
-
-    A part begins where the one before it ended, and its end depends on nothing but its own
-    sentences (see `PartCutter`). So where a part begins, and the bytes of a known one come next,
-    it is that one.
-
-    Parameters
-    ----------
-    folder : pathlib.Path
-        Where parts are published.
-    parts : iterable of dict
-        Entries of a manifest that was made with the same settings, but of no split the last one,
-        which ended because the text did.
-    """
-
-    def __init__(self, folder: Path, parts: Iterable[dict]):
-        self._sentences: dict[str, int] = {}
-        self._sizes: dict[bytes, set[int]] = {}
-        for part in parts:
-            try:
-                with open(part_file(folder, part["digest"]), "rb") as file:
-                    first = file.readline(part["bytes"])
-            except OSError:
-                continue  # it is read by lines, and published anew
-            self._sentences[part["digest"]] = part["sentences"]
-            self._sizes.setdefault(first, set()).add(part["bytes"])
-
-    def sizes(self, text: bytes) -> list[int]:
-        """The sizes in bytes of the known parts with which a text may begin."""
-        sizes = self._sizes.get(text[: text.find(b"\n") + 1], ())
-        return sorted(size for size in sizes if text[size - 1 : size] in (b"\n", b""))
-
-    def part(self, text: bytes) -> Part | None:
-        """The known part with a text, if there is one."""
-        digest = part_digest(text)
-        return Part(text, digest, self._sentences[digest]) if digest in self._sentences else None
+        self._counts["empty"] += len(lines) - bad - len(sentences)
+        return sentences
 
 
 def hash_sentences(sentences: list[bytes]) -> np.ndarray:
@@ -323,10 +225,7 @@ class PartCutter:
         self._pending_bytes = 0
 
     def add(self, sentences: list[bytes], hashes: np.ndarray) -> Iterator[Part]:
-        """Take more sentences (with their hashes), and yield the parts that are complete.
-
-        Sentences after a part are taken when the next one is asked for.
-        """
+        """Take more sentences (with their hashes), and yield the parts that are complete."""
         borders = np.flatnonzero(_mix(hashes, _BORDER_SALT) % self._sentences_per_part == 0) + 1
         sizes = np.fromiter(map(len, sentences), dtype=np.int64, count=len(sentences)) + 1
         ends = np.concatenate([[0], np.cumsum(sizes)])  # byte ends of the sentences in this call
@@ -347,11 +246,6 @@ class PartCutter:
             if stop <= len(sentences):
                 yield from self.finish()
             start = stop
-
-    @property
-    def pending(self) -> int:
-        """The number of sentences of the part that has begun."""
-        return len(self._pending)
 
     def finish(self) -> Iterator[Part]:
         """Yield the last part, if any sentence is left."""
@@ -378,7 +272,6 @@ def split_corpus(
     test_share: float = 0.01,
     sentences_per_part: int = 16000,
     max_line_bytes: int = 32768,
-    known: Iterable[dict] = (),
     progress: Callable[[int], None] | None = None,
 ) -> dict:
     """Read a corpus and publish its parts.
@@ -405,8 +298,6 @@ def split_corpus(
         The expected size of a part.
     max_line_bytes : int
         A longer line is a bad one.
-    known : iterable of dict, optional
-        See `KnownParts`: makes no difference but in time.
     progress : callable, optional
         Called with the number of bytes, as stored, that have been read of all files together.
 
@@ -446,7 +337,6 @@ def split_corpus(
             {"digest": part.digest, "sentences": part.sentences, "bytes": len(part.text)}
         )
 
-    known_parts = KnownParts(parts_folder, known)
     beginnings = _beginnings(corpus.files)
     with contextlib.ExitStack() as stack:
         handle_bad_line: Callable[[RejectedLine], None] = _stop
@@ -463,18 +353,19 @@ def split_corpus(
                 counts=counts,
                 progress=advance,
             )
-            if file.split != "train" or drawn_shares == (0.0, 0.0):
-                for part in _parts_of(reader, cutters[file.split], known_parts):
-                    keep(file.split, part)
-            else:
-                for sentences in iter(reader.block, None):
-                    hashes = hash_sentences(sentences)
-                    chosen = choose_splits(hashes, *drawn_shares)
-                    for position, split in enumerate(SPLITS):
-                        places = np.flatnonzero(chosen == position)
-                        own = [sentences[place] for place in places.tolist()]
-                        for part in cutters[split].add(own, hashes[places]):
-                            keep(split, part)
+            drawn = file.split == "train" and drawn_shares != (0.0, 0.0)
+            for sentences in iter(reader.block, None):
+                hashes = hash_sentences(sentences)
+                if not drawn:
+                    for part in cutters[file.split].add(sentences, hashes):
+                        keep(file.split, part)
+                    continue
+                chosen = choose_splits(hashes, *drawn_shares)
+                for position, split in enumerate(SPLITS):
+                    places = np.flatnonzero(chosen == position)
+                    own = [sentences[place] for place in places.tolist()]
+                    for part in cutters[split].add(own, hashes[places]):
+                        keep(split, part)
             file_counts[file] = {
                 "side": file.split,
                 "path": one_line(file.path),
@@ -540,23 +431,6 @@ def _compare_contents(
         return []
     more = f"; and {len(repeated) - 1:,} more files do so" if len(repeated) > 1 else ""
     return [f"{repeated[0]}{more}: it counts as often as it is there"]
-
-
-def _parts_of(reader: SentenceReader, cutter: PartCutter, known: KnownParts) -> Iterator[Part]:
-    """The parts that a file completes, all of its sentences being of one split."""
-    while True:
-        while not cutter.pending and (part := reader.known_part(known)) is not None:
-            yield part
-        sentences = reader.block()
-        if sentences is None:
-            return
-        taken = -cutter.pending
-        for part in cutter.add(sentences, hash_sentences(sentences)):
-            yield part
-            taken += part.sentences
-            left = len(sentences) - taken
-            if left and reader.give_back(left, known):
-                break
 
 
 def _check_splits(
@@ -739,12 +613,6 @@ def _good_lines(lines: list[bytes], leipzig: bool, max_line_bytes: int) -> list[
                 else clean(line.decode()).encode() for line in stripped]
     except UnicodeDecodeError:
         return None
-
-
-def _longest_line(text: bytes) -> int:
-    """The bytes of the longest line of a text that ends with a line end."""
-    ends = np.flatnonzero(np.frombuffer(text, dtype=np.uint8) == ord("\n"))
-    return int(np.diff(ends, prepend=-1).max()) - 1
 
 
 def _is_identifier(text: str) -> bool:

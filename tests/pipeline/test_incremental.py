@@ -18,7 +18,6 @@ import pytest
 from model.system.errors import DamagedFile, UserError
 from pipeline import artifacts, gc, tasks
 from pipeline.artifacts import fingerprint
-from pipeline.corpus import publishing as corpus
 from tests.jobs import Job, pretend, reset_settings, results, sentences, state, write
 
 
@@ -81,25 +80,6 @@ def test_parts_of_the_same_text_are_one():
     first, second = tasks.NamedPart("train", 1, "a"), tasks.NamedPart("train", 2, "b")
     assert manifest.parts("train") == [first, second, first]
     assert manifest.parts("valid") == [second]
-
-
-def test_lines_are_looked_at_again_only_where_something_changed(job, monkeypatch):
-    seen = []
-    original = corpus._good_lines
-    monkeypatch.setattr(corpus, "_good_lines", lambda lines, *others: (
-        seen.extend(lines) or original(lines, *others)))
-    everything = {line.encode() for line in job.lines}
-    job.build(tasks.SplitCorpus)
-    assert everything <= set(seen)
-    seen.clear()
-    job.lines[300] += " word01"
-    write(job.train, job.lines)
-    job.build(tasks.SplitCorpus)
-    assert job.lines[300].encode() in seen and job.lines[0].encode() not in seen
-    seen.clear()
-    job.set("corpus", sentences_per_part=60)  # parts of other settings tell nothing
-    job.build(tasks.SplitCorpus)
-    assert {line.encode() for line in job.lines} <= set(seen)
 
 
 def tokenized(made):
