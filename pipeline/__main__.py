@@ -112,7 +112,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def run_command(options: argparse.Namespace) -> int:
     """``run``: through Luigi, with one clear line for each task that runs."""
-    from pipeline import daemon, tasks
+    from pipeline import daemon, failures
     from pipeline.working_folder import only_one_run, writing
 
     work = Path(environment.work_folder())
@@ -147,7 +147,7 @@ def run_command(options: argparse.Namespace) -> int:
             time.sleep(1)
             daemon.give_up_dead_tasks(work, port)
             code = _luigi(arguments)
-        if code == ExitCode.TASK_FAILED and tasks.only_bad_input():
+        if code == ExitCode.TASK_FAILED and failures.only_bad_input():
             code = ExitCode.BAD_INPUT
         if code:
             print(f"The run failed (exit code {code:d}); its full log: {work}/log/run.log",
@@ -201,10 +201,11 @@ def why_command(options: argparse.Namespace) -> int:
     from pipeline.artifacts import only_looking
 
     with _configured(options), only_looking():
-        from pipeline.tasks import reasons, report_of
+        from pipeline.stage import faults
+        from pipeline.tasks import report_of
 
         found = False
-        for title, reason in reasons(report_of(Path(environment.work_folder()))):
+        for title, reason in faults(report_of(Path(environment.work_folder()))):
             found = True
             print(f"{title}: {reason}")
         if not found:
@@ -222,10 +223,10 @@ def report_command(options: argparse.Namespace) -> int:
         _must_exist(work)
         with only_one_run(work):
             root = report_of(work)
-            if not root.requires().complete():
+            if not all(stage.complete() for stage in root.needs()):
                 raise UserError("there is nothing to report yet: the last run is not complete for "
                                 "this corpus and these settings; run first")
-            root.make_and_record(root.artifact())
+            root.mend()
     print(f"The report: {work}/report/index.html")
     return 0
 

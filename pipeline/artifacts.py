@@ -218,20 +218,29 @@ class Artifact:
         """Where the receipt lies."""
         return self.work / "receipts" / self.stage / self.name / f"{self.fingerprint}.json"
 
-    def is_whole(self) -> bool:
-        """Whether the file is there, and is what its receipt says."""
-        return self._fault() is None
+    def fault(self) -> str | None:
+        """Why the artifact has to be made, in one line; None when it is whole.
 
-    def reason(self) -> str | None:
-        """Why the artifact has to be made, in one line; None when it is whole."""
-        fault = self._fault()
-        if fault != "no receipt":
-            return fault
-        others = [r for r in receipts(self.work, self.stage, self.name)]
-        if not others:
-            return "it was never made"
-        newest = max(others, key=by_age)
-        return "; ".join(differences(newest["ingredients"], self.ingredients))
+        It is whole when the file is there, and is what its receipt says.
+        """
+        receipt = self.receipt()
+        if receipt is None:
+            newest = max(receipts(self.work, self.stage, self.name), key=by_age, default=None)
+            if newest is None:
+                return "it was never made"
+            return "; ".join(differences(newest["ingredients"], self.ingredients))
+        try:
+            identity = [*identify(self.path)]
+            if identity != receipt["identity"]:
+                digest = digest_file(self.path)
+                if digest != receipt["sha256"]:
+                    return self._why_other_bytes(digest)
+                if not _ONLY_LOOKING.get():
+                    with contextlib.suppress(UserError):  # it only saves time
+                        self._publish({**receipt, "identity": identity})
+        except FileNotFoundError:
+            return f"{self.path} is gone"
+        return None
 
     def record(self, seconds: float, **notes: object) -> None:
         """Publish the receipt, after the file.
@@ -257,23 +266,6 @@ class Artifact:
     def receipt(self) -> dict | None:
         """The receipt's content; None when there is none, or it cannot be read."""
         return _read_receipt(self.receipt_path)
-
-    def _fault(self) -> str | None:
-        receipt = self.receipt()
-        if receipt is None:
-            return "no receipt"
-        try:
-            identity = [*identify(self.path)]
-            if identity != receipt["identity"]:
-                digest = digest_file(self.path)
-                if digest != receipt["sha256"]:
-                    return self._why_other_bytes(digest)
-                if not _ONLY_LOOKING.get():
-                    with contextlib.suppress(UserError):  # it only saves time
-                        self._publish({**receipt, "identity": identity})
-        except FileNotFoundError:
-            return f"{self.path} is gone"
-        return None
 
     def _why_other_bytes(self, digest: str) -> str:
         """Why the file is not what the receipt says: another run made it, or it is damaged."""

@@ -12,12 +12,11 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import luigi
-
 from model.system.errors import UserError
 from pipeline.artifacts import Artifact, by_age, fingerprint, receipts
 from pipeline.corpus.publishing import part_digest
-from pipeline.tasks import SplitCorpus, Stage, TrainModel, all_needs
+from pipeline.stage import ArtifactStage, Stage, all_needs
+from pipeline.tasks import SplitCorpus, TrainModel
 
 _OF_A_MODEL = ("model.h5", "best.h5", "last.h5", "best.damaged", "last.damaged", "log.jsonl",
                "job.json", "training.json", "evaluate.json", ".lock")
@@ -50,15 +49,15 @@ class Model:
         return [path for path in (*files, self.receipt_path) if path and path.is_file()]
 
 
-def unneeded_files(work: Path, root: luigi.Task) -> list[Path]:
+def unneeded_files(work: Path, root: Stage) -> list[Path]:
     """The files of artifacts, but of no models, that a complete root task does not need.
 
     Parameters
     ----------
     work : path
         Working folder.
-    root : luigi.Task
-        A complete task.
+    root : Stage
+        A complete one.
 
     Returns
     -------
@@ -66,14 +65,12 @@ def unneeded_files(work: Path, root: luigi.Task) -> list[Path]:
         In the order in which they are to be removed: a receipt after what it names.
     """
     needed: set[Path] = set()
-    for task in all_needs(root):
-        artifact = task.artifact() if isinstance(task, Stage) else None
-        if artifact is not None:
-            needed |= {artifact.path, artifact.receipt_path}
-        if isinstance(task, SplitCorpus):
-            needed.add(task.rejected_lines_file(artifact))
-            needed |= {task.part_file(part["digest"])
-                       for parts in task.manifest().content["sides"].values() for part in parts}
+    for stage in all_needs(root):
+        if isinstance(stage, ArtifactStage):
+            needed |= {stage.artifact().path, stage.artifact().receipt_path}
+        if isinstance(stage, SplitCorpus):
+            needed.add(stage.rejected_lines_file(stage.artifact()))
+            needed |= {*stage.manifest().files(stage.parts_folder)}
     files = []
     for receipt in sorted(receipts(work), key=by_age):
         artifact = Artifact.of_receipt(work, receipt)
@@ -81,7 +78,7 @@ def unneeded_files(work: Path, root: luigi.Task) -> list[Path]:
             continue
         made = [artifact.path]
         if artifact.stage == "corpus":
-            made.append(SplitCorpus.rejected_lines_beside(artifact.path))
+            made.append(SplitCorpus.rejected_lines_file(artifact))
         files += [path for path in made if path.is_file() and path not in needed]
         files.append(artifact.receipt_path)
     # No receipt names the parts that a run left which did not come to its end; but the name of a
@@ -113,10 +110,10 @@ def _stopped_trainings(work: Path, known: set[Path]) -> Iterator[Model]:
                 yield Model(folder, ingredients["network"])
 
 
-def in_use(root: luigi.Task) -> Path:
+def in_use(root: Stage) -> Path:
     """The folder of the model that belongs to the present corpus and settings."""
-    model, = (task for task in all_needs(root) if isinstance(task, TrainModel))
-    return model.training().artifact.path.parent
+    model, = (stage for stage in all_needs(root) if isinstance(stage, TrainModel))
+    return model.artifact().path.parent
 
 
 def named_models(found: list[Model], names: list[str], used: Path) -> list[Model]:

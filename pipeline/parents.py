@@ -100,7 +100,7 @@ class Training:
 
     def can_be_used(self) -> bool:
         """Whether its model is whole, or it has left a checkpoint to go on from."""
-        return self.artifact.is_whole() or self.artifact.path.with_name("last.h5").exists()
+        return self.artifact.fault() is None or self.artifact.path.with_name("last.h5").exists()
 
     def record(self, splits: Splits) -> None:
         """Publish what the training is, before it begins, so that it goes on as the same."""
@@ -234,7 +234,7 @@ def _refusal(artifact: Artifact, settings_then: dict | None, settings: dict,
     changed = differences(settings_then, settings)
     if changed:
         return f"settings have changed ({'; '.join(changed)})"
-    if not artifact.is_whole():
+    if artifact.fault() is not None:
         return "it is damaged or gone"
     try:
         return _refusal_of(read_checkpoint(artifact.path), splits)

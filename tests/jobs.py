@@ -20,6 +20,7 @@ from model.lineage import TrainingText
 from model.system.files import digest_file
 from pipeline import settings, tasks
 from pipeline.artifacts import fingerprint
+from pipeline.stage import faults
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -159,7 +160,7 @@ class Job:
 
     def why(self, task=tasks.EncodeCorpus):
         """What a run would make and why, as far as it is known before."""
-        return by_part(dict(tasks.reasons(self.root(task))))
+        return by_part(dict(faults(self.root(task))))
 
     def shards(self):
         """The content of all shards, in the order of the corpus."""

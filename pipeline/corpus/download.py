@@ -575,3 +575,52 @@ def _open_archive(
         raise UserError(
             f"{archive} is damaged or no .tar.gz file: {error}. The next run fetches it again."
         ) from error
+
+
+def fetch_sentences(url: str, target: Path, *, size: int, max_bytes: int, sha256: str,
+                    say: Callable[[str, float | None], None]) -> None:
+    """Fetch a text, or the sentences of an archive, and publish them as one file.
+
+    What has arrived is kept where a run ends before it is unpacked.
+
+    Parameters
+    ----------
+    url : str
+        An http or https address.
+    target : path
+        The file of sentences.
+    size, max_bytes : int
+        See `download`; 0 for any.
+    sha256 : str
+        See `download`; empty for any.
+    say : function
+        Called often with what is being done, and the share that is done where it is known.
+
+    Raises
+    ------
+    UserError
+        As `download`; where it holds no sentences, or several files of them.
+    """
+    fetched = target.with_name("fetched")
+    if not fetched.is_file():  # or else an earlier run was ended while it unpacked
+        download(url, fetched, size=size or None, max_bytes=max_bytes or None,
+                 sha256=sha256 or None, progress=lambda done, total: say(
+                     f"{done:,} bytes have arrived", done / total if total else None))
+
+    def unpacking(share: float) -> None:
+        say("unpacking", share)
+
+    try:
+        found = (unpack(fetched, target.parent, progress=unpacking) if is_archive(fetched) else
+                 [take_text(fetched, target, url, progress=unpacking)])
+    except UserError as error:
+        # The disk can be full, too: then what was fetched is good.
+        if getattr(error.__cause__, "errno", None) is None:
+            fetched.unlink(missing_ok=True)
+        raise
+    if len(found) > 1:
+        fetched.unlink()
+        raise BadInput(f"{url} holds {len(found)} files of sentences, "
+                       f"{found[0].name} and others; name one that holds one")
+    os.replace(found[0], target)
+    fetched.unlink()

@@ -24,46 +24,46 @@ def make(one, text="content"):
 
 def test_an_artifact_is_whole_only_with_its_receipt(tmp_path):
     one = artifact(tmp_path, size=1)
-    assert not one.is_whole() and one.reason() == "it was never made"
+    assert one.fault() and one.fault() == "it was never made"
     one.path.parent.mkdir()
     one.path.write_text("content")
-    assert not one.is_whole()
+    assert one.fault()
     one.record(0.1)
-    assert one.is_whole() and one.reason() is None
+    assert one.fault() is None and one.fault() is None
 
 
 def test_the_reason_names_what_differs(tmp_path):
     make(artifact(tmp_path, size=1, parts=["a", "b"], files={"x.txt": "0" * 64}))
     assert artifact(tmp_path, size=2, parts=["a", "b"], files={"x.txt": "0" * 64}
-                    ).reason() == "size is 2, was 1"
+                    ).fault() == "size is 2, was 1"
     assert artifact(tmp_path, size=1, parts=["a", "c", "d"], files={"x.txt": "0" * 64}
-                    ).reason() == "parts: 2 new, 1 gone"
+                    ).fault() == "parts: 2 new, 1 gone"
     assert artifact(tmp_path, size=1, parts=["a", "a", "b"], files={"x.txt": "0" * 64}
-                    ).reason() == "parts: 1 new, 0 gone"
+                    ).fault() == "parts: 1 new, 0 gone"
     assert artifact(tmp_path, size=1, parts=["a", "b"], files={"x.txt": "1" * 64}
-                    ).reason() == "files: x.txt changed"
+                    ).fault() == "files: x.txt changed"
     assert artifact(tmp_path, size=1, parts=["a", "b"], files={"y.txt": "0" * 64}
-                    ).reason() == "files: x.txt is gone; files: y.txt is new"
+                    ).fault() == "files: x.txt is gone; files: y.txt is new"
     assert artifact(tmp_path, size=1, parts=["a", "b"], files={"x.txt": "0" * 64, "\n\udcff": ""}
-                    ).reason() == r"files: \n\udcff is new"
+                    ).fault() == r"files: \n\udcff is new"
 
 
 def test_a_changed_byte_is_noticed_and_a_touch_is_not(tmp_path):
     one = artifact(tmp_path, size=1)
     make(one)
     os.utime(one.path, (1, 1))
-    assert one.is_whole()
+    assert one.fault() is None
     one.path.write_text("Content")
-    assert not one.is_whole() and "damaged" in one.reason()
+    assert one.fault() and "damaged" in one.fault()
     one.path.unlink()
-    assert "is gone" in one.reason()
+    assert "is gone" in one.fault()
 
 
 def test_a_damaged_receipt_only_makes_the_artifact_again(tmp_path):
     one = artifact(tmp_path, size=1)
     make(one)
     one.receipt_path.write_text('{"stage": "st')
-    assert not one.is_whole()
+    assert one.fault()
 
 
 def test_digests_are_cached_by_what_the_file_system_says(tmp_path, monkeypatch):
@@ -99,7 +99,7 @@ def test_an_artifact_that_was_written_over_is_seen_whatever_its_time(tmp_path):
     with open(one.path, "r+") as handle:
         handle.write("x")
     os.utime(one.path, ns=times)
-    assert not one.is_whole()
+    assert one.fault()
 
 
 def test_receipts_of_before_device_and_change_time_count(tmp_path):
@@ -107,7 +107,7 @@ def test_receipts_of_before_device_and_change_time_count(tmp_path):
     make(one)
     receipt = one.receipt()
     one.receipt_path.write_text(json.dumps({**receipt, "identity": receipt["identity"][:3]}))
-    assert one.is_whole()
+    assert one.fault() is None
     assert one.receipt() == receipt
 
 
@@ -118,12 +118,12 @@ def test_receipts_are_ordered_whatever_the_clock_says(tmp_path, monkeypatch):
     make(artifact(tmp_path, size=2))
     newest = max(receipts(tmp_path, "stage"), key=by_age)
     assert newest["ingredients"] == {"size": 2}
-    assert artifact(tmp_path, size=3).reason() == "size is 3, was 2"
+    assert artifact(tmp_path, size=3).fault() == "size is 3, was 2"
 
 
 def test_the_reason_is_a_line_that_people_read(tmp_path):
     make(artifact(tmp_path, files={}))
-    reason = artifact(tmp_path, files={f"{n:04d}": "0" * 64 for n in range(5000)}).reason()
+    reason = artifact(tmp_path, files={f"{n:04d}": "0" * 64 for n in range(5000)}).fault()
     assert reason.startswith("files: 0000 is new; ")
     assert reason.endswith("; files: 4,995 more differ") and len(reason) < 200
 
@@ -177,7 +177,7 @@ def test_what_a_network_file_system_remembers_does_not_count(tmp_path, monkeypat
     # As where attributes are cached: only who opens the file is told what it is now.
     monkeypatch.setattr(os, "stat", lambda path, **options: remembered if str(path) == str(
         one.path) else original(path, **options))
-    assert not one.is_whole()
+    assert one.fault()
 
 
 def test_a_receipt_names_versions_processor_and_threads(tmp_path):

@@ -120,7 +120,8 @@ def test_a_short_training_gives_the_figures_that_it_gave(made, tmp_path):
     encoded = made.root(tasks.EncodeCorpus)
     job = TrainingJob(
         folder=tmp_path, train_shards=encoded.shard_files("train"),
-        valid_shards=encoded.shard_files("valid"), vocabulary=encoded.requires().vocabulary(),
+        valid_shards=encoded.shard_files("valid"),
+        vocabulary=made.root(tasks.BuildVocabulary).vocabulary(),
         network=NetworkConfig(8, dropout=0.1),
         training=TrainingConfig(
             optimiser="adam", rate=0.01, window=64, denominator="sentences",

@@ -4,7 +4,7 @@ import luigi
 import luigi.retcodes
 
 from model.system.errors import BadInput, UserError
-from pipeline import settings, tasks
+from pipeline import failures, settings, tasks
 from pipeline.exit_codes import ExitCode
 from tests.jobs import REPOSITORY
 
@@ -34,10 +34,10 @@ def test_each_code_stands_for_one_thing():
 
 
 def test_bad_input_is_told_only_where_nothing_else_failed(monkeypatch):
-    monkeypatch.setattr(tasks, "_failures", bytearray(2))
+    monkeypatch.setattr(failures, "_failures", bytearray(2))
     task = tasks.ExtractKingJames()
-    assert not tasks.only_bad_input()
+    assert not failures.only_bad_input()
     task.trigger_event(luigi.Event.FAILURE, task, BadInput("a bad line"))
-    assert tasks.only_bad_input()
+    assert failures.only_bad_input()
     task.trigger_event(luigi.Event.FAILURE, task, UserError("the disk is full"))
-    assert not tasks.only_bad_input()
+    assert not failures.only_bad_input()

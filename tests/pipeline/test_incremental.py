@@ -16,8 +16,9 @@ from unittest import mock
 import pytest
 
 from model.system.errors import DamagedFile, UserError
-from pipeline import artifacts, gc, tasks
+from pipeline import artifacts, gc, stage, tasks
 from pipeline.artifacts import fingerprint
+from pipeline.corpus.manifest import Manifest
 from tests.jobs import Job, pretend, reset_settings, results, sentences, state, write
 
 
@@ -48,11 +49,12 @@ def known(expected):
 @pytest.mark.parametrize("parts", [0, 1, 2, 33, 200])
 def test_parts_are_grouped(monkeypatch, workers, parts):
     monkeypatch.setattr("luigi.interface.core", lambda: mock.Mock(workers=workers))
-    single = [tasks.EncodePart(working_folder="w", vocabulary="v", **tasks.part_parameters(
-        [tasks.NamedPart("train", n, f"{n:016x}")])) for n in range(parts)]
-    groups = tasks._together(single)
-    assert [part for group in groups for part in group._singles()] == single
-    assert all(1 <= len(group._singles()) <= tasks._MOST_PARTS_TOGETHER for group in groups)
+    single = [tasks.EncodePart(working_folder="w", vocabulary="v", **stage.part_parameters(
+        [stage.NamedPart("train", n, f"{n:016x}")])) for n in range(parts)]
+    groups = stage._together(single)
+    assert [part for group in groups for part in group.named] == [
+        part for each in single for part in each.named]
+    assert all(1 <= len(group.named) <= stage._MOST_PARTS_TOGETHER for group in groups)
     assert len(groups) >= min(parts, workers // 2 + 1)
 
 
@@ -63,12 +65,12 @@ def test_parts_are_grouped(monkeypatch, workers, parts):
      "train 1, 3-4, 9, valid 1, test 1-2"),
 ])
 def test_names_of_parts(places, name):
-    parts = [tasks.NamedPart(place.split("/")[0], int(place.split("/")[1]), f"{n:016x}")
+    parts = [stage.NamedPart(place.split("/")[0], int(place.split("/")[1]), f"{n:016x}")
              for n, place in enumerate(places)]
-    parameters = tasks.part_parameters(parts)
+    parameters = stage.part_parameters(parts)
     assert re.fullmatch(rf"{name} \([0-9a-f]{{8}}\)", parameters["part"])
     # Another text in the same places is another task, though people are not shown its digests.
-    changed = tasks.part_parameters([*parts[:-1], parts[-1]._replace(digest="f" * 16)])
+    changed = stage.part_parameters([*parts[:-1], parts[-1]._replace(digest="f" * 16)])
     task, other = (tasks.TokenizePart(working_folder="w", **each)
                    for each in (parameters, changed))
     assert task.named == parts and task.task_id != other.task_id
@@ -76,8 +78,8 @@ def test_names_of_parts(places, name):
 
 def test_parts_of_the_same_text_are_one():
     parts = [{"digest": digest} for digest in ("a", "b", "a")]
-    manifest = tasks.Manifest({"sides": {"train": parts, "valid": parts[1:2], "test": []}})
-    first, second = tasks.NamedPart("train", 1, "a"), tasks.NamedPart("train", 2, "b")
+    manifest = Manifest({"sides": {"train": parts, "valid": parts[1:2], "test": []}})
+    first, second = stage.NamedPart("train", 1, "a"), stage.NamedPart("train", 2, "b")
     assert manifest.parts("train") == [first, second, first]
     assert manifest.parts("valid") == [second]
 
@@ -473,10 +475,10 @@ def test_what_is_damaged_is_made_again(job, stage, want, harm):
 def test_a_receipt_deleted_makes_its_artifact_again(job):
     job.build(ROOT)
     before = results(job.work)
-    for stage, want in (("corpus", "SplitCorpus"), ("tokens", "TokenizePart"),
-                        ("vocabulary", "BuildVocabulary"), ("shards", "EncodePart"),
-                        ("models", "TrainModel"), ("evaluation", "EvaluatePerplexity")):
-        sorted((job.work / "receipts" / stage).rglob("*.json"))[0].unlink()
+    for folder, want in (("corpus", "SplitCorpus"), ("tokens", "TokenizePart"),
+                         ("vocabulary", "BuildVocabulary"), ("shards", "EncodePart"),
+                         ("models", "TrainModel"), ("evaluation", "EvaluatePerplexity")):
+        sorted((job.work / "receipts" / folder).rglob("*.json"))[0].unlink()
         made = job.build(ROOT)
         assert stages(made) == {want} and list(made.values()) == ["it was never made"]
         assert results(job.work) == before
@@ -690,7 +692,7 @@ def test_the_names_of_files_reach_the_visualiser_as_text(job):
     task = job.root(tasks.SplitCorpus)
     shown = []
     task.set_status_message = shown.append
-    task.run()
+    list(task.run())
     assert any("&lt;img src=x onerror=alert(1)>&amp;.txt" in status.replace("&gt;", ">")
                for status in shown)
     assert not any("<" in status for status in shown)

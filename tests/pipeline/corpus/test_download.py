@@ -530,7 +530,7 @@ def test_the_task_goes_on_with_an_archive_that_has_arrived(server, job, tmp_path
     server.content = make_archive(tmp_path / "a.tar.gz", *LEIPZIG).read_bytes()
     corpus_task(job, server.url)
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(tasks, "unpack", interrupt)
+        patch.setattr(module, "unpack", interrupt)
         job.build(tasks.SplitCorpus)
     job.build(tasks.SplitCorpus)
     assert len(server.requests) == 1

@@ -95,7 +95,7 @@ def training(folder):
     job.set("training", max_epochs=1)
     assert fork(job.build) == 0
     encoded = job.root(tasks.EncodeCorpus)
-    vocabulary = read_vocabulary(encoded.requires().artifact().path)
+    vocabulary = read_vocabulary(job.root(tasks.BuildVocabulary).artifact().path)
     network = NetworkConfig(**settings.values(settings.network))
     config = TrainingConfig(**settings.training_values())
     # Compiled once, here, and run only in copies of this process.

@@ -1,0 +1,69 @@
+"""The figures of a run in one file, and how much was trained."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from model.checkpoint import read_checkpoint
+from model.data.vocabulary import Vocabulary
+from model.evaluation import headline
+from model.system.files import publish, to_json
+from pipeline.corpus.manifest import Manifest
+from pipeline.corpus.publishing import sentences_also_in_training
+from pipeline.report.page import read_log
+
+
+def write_metrics(path: Path, details: dict, *, work: Path, model: Path, figures: dict,
+                  vocabulary: Vocabulary, manifest: Manifest, parts_folder: Path,
+                  parts: dict[str, list[str]]) -> None:
+    """Publish the figures of a run.
+
+    Parameters
+    ----------
+    path : path
+        The file, JSON.
+    details : dict
+        What the evaluation has left.
+    work : path
+        The working folder, from which the model is named.
+    model : path
+        The published model.
+    figures : dict
+        See `training_figures`.
+    vocabulary : Vocabulary
+    manifest : Manifest
+    parts_folder : path
+        Where the parts' texts lie.
+    parts : dict
+        The digests of each split's parts.
+    """
+    ancestry = read_checkpoint(model).ancestry
+    metrics: dict = {
+        split: {key: value for key, value in details["sets"][split].items()
+                if not isinstance(value, (dict, list))} for split in ("test", "valid")}
+    for split, found in sentences_also_in_training(parts_folder, parts).items():
+        count = sum(found.values())
+        metrics[split]["sentences_also_in_training"] = {
+            "count": count, "share": count / manifest.sentences(split)}
+    metrics |= {
+        "headline": headline(vocabulary),
+        "baselines": details["baselines"],
+        "vocabulary": {"size": len(vocabulary),
+                       "unknown_in_training": vocabulary.counts[vocabulary.unknown],
+                       "words_not_in_training": len(vocabulary.absent)},
+        "corpus": manifest.content["counts"],
+        "train": {"model": str(model.relative_to(work)), **figures,
+                  "started_from": {**ancestry[0], "ancestors": ancestry[1:]}
+                  if ancestry else None},
+    }
+    with publish(path) as temporary:
+        temporary.write_text(to_json(metrics, indent=1))
+
+
+def training_figures(log: Path) -> dict:
+    """How much was trained, and how fast, from the training's log."""
+    updates, _ = read_log(log)
+    tokens = sum(entry["tokens"] for entry in updates)
+    seconds = sum(entry["tokens"] / entry["tokens_per_second"] for entry in updates)
+    return {"tokens_per_second": tokens / seconds, "updates": len(updates), "tokens": tokens,
+            "epochs": updates[-1]["epoch"] + 1, "seconds": updates[-1]["seconds"]}
