@@ -16,7 +16,7 @@ import luigi
 
 from model.system.errors import UserError
 from pipeline.artifacts import Artifact, by_age, fingerprint, receipts
-from pipeline.corpus.publishing import part_digest
+from pipeline.corpus.parts import part_digest
 from pipeline.tasks import SplitCorpus, Stage, TrainModel, all_needs
 
 _OF_A_MODEL = ("model.h5", "best.h5", "last.h5", "best.damaged", "last.damaged", "log.jsonl",

@@ -48,9 +48,11 @@ from pipeline.artifacts import (
     receipts,
 )
 from pipeline.corpus.download import download, is_archive, take_text, unpack
-from pipeline.corpus.files import SPLITS, Corpus, find_corpus
+from pipeline.corpus.files import Corpus, find_corpus
 from pipeline.corpus.king_james import extract_kjv
-from pipeline.corpus.publishing import part_file, sentences_also_in_training, split_corpus
+from pipeline.corpus.parts import part_file
+from pipeline.corpus.publishing import split_corpus
+from pipeline.corpus.splits import SPLITS, sentences_also_in_training
 from pipeline.model_process import how_it_ended, run_model_command
 from pipeline.parents import Splits, Training, wanted_training
 from pipeline.report.page import Sources, read_log, write_report
