@@ -104,10 +104,9 @@ def split_corpus(
         )
 
     beginnings = _beginnings(corpus.files)
-    with contextlib.ExitStack() as stack:
-        handle_bad_line: Callable[[RejectedLine], None] = _stop
-        if on_bad_line == "set_aside":
-            handle_bad_line = stack.enter_context(_reject_lines(rejected_lines_file))
+    rejecting = (_reject_lines(rejected_lines_file) if on_bad_line == "set_aside" else
+                 contextlib.nullcontext(_stop))
+    with rejecting as handle_bad_line:
         for file in sorted(corpus.files, key=lambda file: (beginnings[file], file.digest)):
             before = dict(counts)
             reader = SentenceReader(
@@ -136,12 +135,7 @@ def split_corpus(
         for split in SPLITS:
             for part in cutters[split].finish():
                 keep(split, part)
-        if 2 * counts["set_aside"] > counts["lines"] - counts["empty"]:
-            raise BadInput(
-                f"more than half of the lines of the corpus, {counts['set_aside']:,} of "
-                f"{counts['lines'] - counts['empty']:,}, are not valid, so what is left is hardly "
-                "what was meant. With on_bad_line=stop the first is told with its place."
-            )
+        _check_rejected(counts)
         check_splits(parts, corpus.patterns, counts, drawn_shares, parts_folder)
         in_order = {file: file_counts[file] for file in corpus.files}
         remarks = _compare_contents(in_order, beginnings)
@@ -157,6 +151,16 @@ def _beginnings(files: Iterable[CorpusFile]) -> dict[CorpusFile, bytes]:
     across files, so another order makes other parts.
     """
     return {file: digest_text(file.path, file.identity.size, _BEGINNING_BYTES) for file in files}
+
+
+def _check_rejected(counts: dict[str, int]) -> None:
+    """Refuse a corpus most of whose lines were rejected."""
+    if 2 * counts["set_aside"] > counts["lines"] - counts["empty"]:
+        raise BadInput(
+            f"more than half of the lines of the corpus, {counts['set_aside']:,} of "
+            f"{counts['lines'] - counts['empty']:,}, are not valid, so what is left is hardly "
+            "what was meant. With on_bad_line=stop the first is told with its place."
+        )
 
 
 def _compare_contents(

@@ -45,7 +45,21 @@ def choose_splits(hashes: np.ndarray, valid_share: float, test_share: float) -> 
 def divide(
     sentences: list[bytes], hashes: np.ndarray, valid_share: float, test_share: float
 ) -> Iterator[tuple[str, list[bytes], np.ndarray]]:
-    """Each split with the sentences that `choose_splits` gives it, in order, and their hashes."""
+    """Give each sentence to the split that `choose_splits` chooses.
+
+    Parameters
+    ----------
+    sentences : list of bytes
+    hashes : uint64 array (sentences,)
+        Of them, from `pipeline.corpus.hashing.hash_sentences`.
+    valid_share, test_share : float
+        See `choose_splits`.
+
+    Yields
+    ------
+    (str, list of bytes, uint64 array)
+        Each split, its sentences in the same order, and their hashes.
+    """
     chosen = choose_splits(hashes, valid_share, test_share)
     for position, split in enumerate(SPLITS):
         places = np.flatnonzero(chosen == position)
