@@ -67,12 +67,12 @@ def theano_step(task: str, shape: Shape) -> tuple[dict, Step]:
     import theano
     import theano.tensor as T
 
-    from model.engine import native
+    from model.engine import available
     from model.network import NetworkConfig, build_network, summed_loss
     from model.updater import accumulate_gradients, create_accumulators
 
     imported = time.perf_counter()
-    if task == "fused" and (reason := native.available()):
+    if task == "fused" and (reason := available()):
         raise UserError(f"there is nothing to compare: {reason}")
     lasagne.random.set_rng(np.random.RandomState(1))
     recurrence = "fused" if task == "fused" else "scan"

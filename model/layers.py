@@ -11,8 +11,7 @@ import lasagne
 import theano
 import theano.tensor as T
 
-from model.engine import native
-from model.engine.lstm_op import lstm_sequence
+from model.engine import available, lstm_sequence
 
 
 @functools.cache
@@ -20,7 +19,7 @@ def uses_native(recurrence: str) -> bool:
     """Whether ``recurrence="fused"`` is asked for and works here; warns once where it does not."""
     if recurrence != "fused":
         return False
-    reason = native.available()
+    reason = available()
     if reason is not None:
         warnings.warn(f"training takes Theano's slower loop, because {reason}", stacklevel=2)
     return reason is None

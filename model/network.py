@@ -14,7 +14,7 @@ import theano.tensor as T
 from lasagne.layers import DenseLayer, DimshuffleLayer, DropoutLayer, InputLayer, ReshapeLayer
 
 from model.configuration import NetworkConfig
-from model.engine.softmax_op import softmax_crossentropy
+from model.engine import softmax_crossentropy
 from model.layers import LSTMLayer, uses_native
 
 

@@ -30,7 +30,7 @@ import theano
 import theano.tensor as T
 from lasagne.updates import get_or_compute_grads
 
-from model.engine.native import accumulate
+from model.engine import accumulate
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,30 @@
-"""All that knows Theano's inside, the hardware or compiled code: to be imported before Theano.
+"""All that knows Theano's inside, the hardware or compiled code; to be imported before Theano.
 
-Importing the package makes Theano 1.0.5 and Lasagne 0.1 run on this Python (`remedies`).
+Importing it makes Theano 1.0.5 and Lasagne 0.1 run on this Python. The rest of the project uses
+what is listed here, and nothing else of what lies in this folder:
+
+CannotCompile
+    The error of a network that cannot be compiled, in one line.
+accumulate
+    Expressions for accumulators plus gradients, added in place where they can be.
+available
+    Why the compiled library cannot be used here, or None.
+load_openblas
+    The BLAS that Theano's compiled code calls.
+lstm_sequence
+    A whole LSTM layer over all steps, in one Op.
+softmax_crossentropy
+    A softmax layer with its loss, in one Op.
 """
 
-from model.engine import remedies  # noqa: F401
+from model.engine import remedies  # noqa: F401  isort: skip
+
+from model.engine.blas import load_openblas
+from model.engine.compilation import CannotCompile
+from model.engine.lstm_op import lstm_sequence
+from model.engine.native import available
+from model.engine.softmax_op import softmax_crossentropy
+from model.engine.weights_gradient import accumulate
+
+__all__ = ["CannotCompile", "accumulate", "available", "load_openblas", "lstm_sequence",
+           "softmax_crossentropy"]

@@ -2,21 +2,18 @@
 
 `lstm_sequence` makes the node of the forward pass. Its gradient is a node for all that goes back
 through the steps, and one that makes the gradients for the weights of all steps at once, which
-`model.engine.native.accumulate` can let add to accumulators in place.
+`model.engine.accumulate` can let add to accumulators in place.
 """
 
 from __future__ import annotations
-
-from model import engine  # noqa: F401  isort: skip
 
 import numpy as np
 import theano
 import theano.tensor as T
 
 from model.engine import native
-from model.engine.native import WeightsGradient, available, buffers, check_indices
-
-__all__ = ["available", "lstm_sequence"]
+from model.engine.native import buffers, check_indices
+from model.engine.weights_gradient import WeightsGradient
 
 
 def lstm_sequence(inputs, W_in: list, W_hid: list, b: list, peepholes: list | None, cell_init,

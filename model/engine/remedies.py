@@ -2,51 +2,30 @@
 
 Both libraries are the last releases of their line and predate these Pythons. Everything they
 need is done here, before they are imported; nothing is edited in their folders. Each remedy
-names what breaks without it. Then Theano is configured: single precision, the compile cache in
-the working folder, BLAS from the package scipy-openblas32, and headers that are compiled once.
-
-The environment variable ``PIPELINE_WORK`` names the working folder (default ``data/work``). What
-``THEANO_FLAGS`` and a file ``.theanorc`` say is not obeyed, unless ``PIPELINE_ENVIRONMENT=keep``
-lets ``THEANO_FLAGS`` go before what is said here.
+names what breaks without it. How Theano then compiles is said in `model.engine.compilation`.
 """
 
 from __future__ import annotations
 
 import contextlib
-import functools
-import hashlib
 import importlib
 import importlib.metadata
 import importlib.util
 import io
-import logging
-import os
-import shlex
-import shutil
-import subprocess
 import sys
-import tempfile
 import types
 import warnings
-from pathlib import Path
 
-from model.engine.blas import load_openblas
-from model.system import environment
-from model.system.errors import UserError
-from model.system.files import publish
-from model.system.folders import check_owner, check_programs
+from model.engine.compilation import (
+    CannotCompile,
+    configure,
+    explain_failures,
+    precompile_headers,
+)
 
 # Scalar aliases that numpy 1.24 removed; Theano 1.0.5 and Lasagne 0.1 use them.
 _NUMPY_ALIASES = {"bool": bool, "int": int, "float": float, "object": object,
                   "complex": complex, "str": str}
-
-# The BLAS routines that Theano's generated code calls.
-_BLAS_ROUTINES = ("gemm", "gemv", "ger", "dot", "axpy", "scal", "copy", "swap", "nrm2", "asum")
-
-# What the C++ code of Theano's modules includes.
-_HEADERS = "".join(f"#include <{name}>\n" for name in (
-    "Python.h", "iostream", "math.h", "numpy/arrayobject.h", "numpy/arrayscalars.h", "vector",
-    "algorithm"))
 
 
 def _module(name: str, **content: object) -> types.ModuleType:
@@ -101,159 +80,6 @@ def _remedy_lasagne() -> None:
     signal.downsample = _module("theano.tensor.signal.downsample", max_pool_2d=pool.pool_2d)
 
 
-def _blas_flags() -> str | None:
-    """Compiler flags that name the routines of scipy-openblas32, which is loaded here.
-
-    The loader resolves them in compiled modules by the copy loaded here. Nothing is linked: the
-    modules need no run path, and the folder may have blanks in its name, which Theano's reading
-    of linker flags does not allow. Returns None without the package: Theano then goes through
-    numpy's own BLAS, which is right but 15 to 20 % slower.
-    """
-    if load_openblas() is None:
-        warnings.warn("the package scipy-openblas32 is missing: training works but is slower; "
-                      "'make run' installs it", stacklevel=2)
-        return None
-    return " ".join(f"-D{kind}{routine}_=scipy_{kind}{routine}_"
-                    for routine in _BLAS_ROUTINES for kind in "sd")
-
-
-def _configure() -> None:
-    cache = Path(environment.work_folder()).resolve() / "theano"
-    check_programs(cache)
-    try:
-        check_owner(cache)
-        cache.mkdir(parents=True, exist_ok=True)
-        writable = os.access(cache, os.W_OK)
-    except OSError:
-        writable = False
-    if not writable:
-        raise UserError(f"Theano compiles the network into {cache}, where you may not write: name "
-                        "a working folder of your own, with PIPELINE_WORK=FOLDER before the "
-                        "command")
-    try:
-        with tempfile.TemporaryFile(dir=cache) as probe:
-            probe.write(bytes(_LEAST_ROOM))
-    except OSError as error:
-        # Theano takes a lock that it had no room to write for that of another process, and waits.
-        raise CannotCompile(error) from error
-    flags = {
-        "device": "cpu",
-        "floatX": "float32",
-        "base_compiledir": str(cache),
-    }
-    blas = _blas_flags()
-    if blas is not None:
-        flags["blas.ldflags"] = blas
-    # Theano reads them as a shell reads words, with commas for blanks.
-    settings = [shlex.quote(f"{key}={value}") for key, value in flags.items()]
-    given = os.environ.get("THEANO_FLAGS", "") if environment.is_kept() else ""
-    os.environ["THEANO_FLAGS"] = ",".join(filter(None, [*settings, given]))
-    os.environ["THEANORC"] = os.devnull
-
-
-def _precompile_headers() -> None:
-    """Let GCC read the headers of Theano's modules once, and not for each of some thirty modules.
-
-    Reading them is more than half of the time that a module takes. Where what is precompiled does
-    not fit, GCC passes over it and reads the headers themselves.
-    """
-    import numpy
-    import theano
-    from theano.gof.cmodule import GCC_compiler, gcc_version, std_include_dirs
-
-    compile_module = GCC_compiler.compile_str
-    met: set[tuple[str, ...]] = set()
-
-    def compile_str(*arguments, preargs=(), **options):
-        flags = tuple(preargs)
-        compiled = precompiled(flags) if flags in met else None  # a module alone is not worth it
-        met.add(flags)
-        if compiled is None or not compiled.exists():
-            return compile_module(*arguments, preargs=list(flags), **options)
-        try:
-            header = str(compiled.with_suffix(""))
-            return compile_module(*arguments, preargs=[*flags, "-include", header], **options)
-        except Exception:
-            module = compile_module(*arguments, preargs=list(flags), **options)
-            compiled.unlink(missing_ok=True)  # it was damaged; the next process makes it anew
-            return module
-
-    @functools.cache
-    def precompiled(flags: tuple[str, ...]) -> Path:
-        folders = [path for path in std_include_dirs() if path]
-        compiler = shutil.which(theano.config.cxx)
-        origin = repr((compiler, compiler and os.stat(compiler).st_mtime_ns, gcc_version(),
-                       sys.version, numpy.__version__, folders, flags))
-        name = hashlib.sha256(origin.encode()).hexdigest()[:16]
-        header = Path(theano.config.base_compiledir) / "headers" / f"{name}.h"
-        compiled = header.with_name(f"{header.name}.gch")
-        if not compiled.exists():
-            with contextlib.suppress(UserError, subprocess.CalledProcessError):
-                with publish(header) as temporary:
-                    temporary.write_text(_HEADERS)
-                with publish(compiled) as temporary:
-                    subprocess.run(
-                        [theano.config.cxx, "-g", *flags, *(f"-I{path}" for path in folders),
-                         "-fvisibility=hidden", "-x", "c++-header", str(header),
-                         "-o", str(temporary)], check=True, capture_output=True)
-        return compiled
-
-    GCC_compiler.compile_str = staticmethod(compile_str)
-
-
-class CannotCompile(UserError):
-    """Theano cannot compile a function, or keep what it has compiled.
-
-    Parameters
-    ----------
-    error : Exception
-        What went wrong.
-    """
-
-    def __init__(self, error: Exception):
-        lines = [line.strip() for line in str(error).replace(". ", "\n").splitlines()]
-        told = [line for line in lines if any(sign in line for sign in _SIGNS)]
-        self.reason = (told or list(filter(None, lines)) or [type(error).__name__])[0].lstrip("('")
-        super().__init__()
-
-    def __str__(self) -> str:
-        # Not from the arguments: Theano puts its own before them, with the node of the graph.
-        return (f"Theano cannot compile the network: {self.reason}. Check the free space and the "
-                f"permissions of {_cache()} and of {tempfile.gettempdir()}")
-
-
-_LEAST_ROOM = 1 << 17  # bytes: of a lock, and of one compiled module
-_SIGNS = ("No space left", "Disk quota exceeded", "File too large", "Read-only", "not permitted",
-          "ermission denied", "error:")
-
-
-def _cache() -> Path:
-    return Path(environment.work_folder()).resolve() / "theano"
-
-
-def _explain_failures() -> None:
-    """Let a module that cannot be compiled, loaded or kept be one error for people."""
-    from theano.gof.cmodule import GCC_compiler, ModuleCache
-    from theano.gof.utils import MethodNotDefined
-
-    def explained(function):
-        @functools.wraps(function)
-        def call(*arguments, **options):
-            try:
-                with contextlib.redirect_stdout(io.StringIO()):  # where it has left the code
-                    return function(*arguments, **options)
-            except (CannotCompile, NotImplementedError, MethodNotDefined):
-                raise  # the last two: there is no code for it, and Theano does without
-            except Exception as error:
-                # Where Theano only wanted to simplify a graph it goes on, after a traceback.
-                logging.getLogger("theano").setLevel(logging.CRITICAL)
-                raise CannotCompile(error) from error
-        return call
-
-    GCC_compiler.compile_str = staticmethod(explained(GCC_compiler.compile_str))
-    ModuleCache.module_from_key = explained(ModuleCache.module_from_key)
-
-
 def _import() -> None:
     if "theano" in sys.modules:
         raise ImportError("import model.engine before theano and lasagne")
@@ -262,7 +88,7 @@ def _import() -> None:
         warnings.simplefilter("ignore")
         _remedy_python()
         _remedy_numpy()
-        _configure()
+        configure()
         try:
             with contextlib.redirect_stdout(io.StringIO()):
                 import theano  # noqa: F401
@@ -272,8 +98,8 @@ def _import() -> None:
             raise CannotCompile(error) from error
 
         _remedy_lasagne()
-        _precompile_headers()
-        _explain_failures()
+        precompile_headers()
+        explain_failures()
         import lasagne  # noqa: F401
 
 

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from model import engine  # noqa: F401  isort: skip
-
 import numpy as np
 import theano
 import theano.tensor as T
 
 from model.engine import native
-from model.engine.native import WeightsGradient, available, buffers, check_indices
-
-__all__ = ["available", "softmax_crossentropy"]
+from model.engine.native import buffers, check_indices
+from model.engine.weights_gradient import WeightsGradient
 
 
 def softmax_crossentropy(hidden, W, b, targets):

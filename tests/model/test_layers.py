@@ -9,14 +9,13 @@ import theano
 import theano.tensor as T
 
 from model import layers
-from model.engine import native
 from model.engine.lstm_op import LSTMSequence
 from model.network import NetworkConfig, build_network, summed_loss
 
 
 @pytest.fixture
 def no_library(monkeypatch):
-    monkeypatch.setattr(native, "available", lambda: "there is no compiler")
+    monkeypatch.setattr(layers, "available", lambda: "there is no compiler")
     layers.uses_native.cache_clear()
     yield
     layers.uses_native.cache_clear()

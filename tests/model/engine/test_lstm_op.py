@@ -8,8 +8,7 @@ import pytest
 import theano
 import theano.tensor as T
 
-from model.engine import native
-from model.engine.lstm_op import available, lstm_sequence
+from model.engine import available, lstm_sequence, native, weights_gradient
 
 pytestmark = pytest.mark.skipif(available() is not None, reason=str(available()))
 
@@ -251,7 +250,7 @@ def test_accumulates_in_place(lookup):
     accumulators = [theano.shared(np.ones_like(array)) for array in arrays]
     x = T.imatrix() if lookup else T.dtensor3()
     gradients = theano.grad((apply_op(x, parameters, 5) ** 2).sum(), parameters)
-    updates = list(zip(accumulators, native.accumulate(accumulators, gradients)))
+    updates = list(zip(accumulators, weights_gradient.accumulate(accumulators, gradients)))
     accumulate = theano.function([x], updates=updates)
     compute = theano.function([x], gradients)
     memory = [accumulator.get_value(borrow=True, return_internal_type=True).ctypes.data
@@ -282,7 +281,7 @@ def test_accumulates_some_gradients_only():
     chosen = [7, 2, 9]
     accumulators = [theano.shared(np.ones_like(parameters[n].get_value())) for n in chosen]
     accumulate = theano.function(
-        [x], gradients, updates=list(zip(accumulators, native.accumulate(
+        [x], gradients, updates=list(zip(accumulators, weights_gradient.accumulate(
             accumulators, [gradients[n] for n in chosen]))))
     results = accumulate(np.array([[1, 2], [0, 5]], np.int32))
     for n, accumulator in zip(chosen, accumulators):

@@ -8,8 +8,7 @@ import pytest
 import theano
 import theano.tensor as T
 
-from model.engine import native
-from model.engine.softmax_op import available, softmax_crossentropy
+from model.engine import available, softmax_crossentropy, weights_gradient
 
 pytestmark = pytest.mark.skipif(available() is not None, reason=str(available()))
 
@@ -91,7 +90,8 @@ def test_accumulates_in_place():
     x, y = T.dmatrix(), T.ivector()
     gradients = theano.grad(softmax_crossentropy(x, *parameters, y).sum(), parameters)
     accumulate = theano.function(
-        [x, y], updates=list(zip(accumulators, native.accumulate(accumulators, gradients))))
+        [x, y], updates=list(zip(
+            accumulators, weights_gradient.accumulate(accumulators, gradients))))
     compute = theano.function([x, y], gradients)
     memory = [accumulator.get_value(borrow=True, return_internal_type=True).ctypes.data
               for accumulator in accumulators]
