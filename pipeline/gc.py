@@ -14,7 +14,7 @@ from pathlib import Path
 
 from model.system.errors import UserError
 from pipeline.artifacts import Artifact, by_age, fingerprint, receipts
-from pipeline.corpus.publishing import part_digest
+from pipeline.corpus.parts import part_digest
 from pipeline.stage import ArtifactStage, Stage, all_needs
 from pipeline.tasks import SplitCorpus, TrainModel
 

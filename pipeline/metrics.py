@@ -9,7 +9,7 @@ from model.data.vocabulary import Vocabulary
 from model.evaluation import headline
 from model.system.files import publish, to_json
 from pipeline.corpus.manifest import Manifest
-from pipeline.corpus.publishing import sentences_also_in_training
+from pipeline.corpus.splits import sentences_also_in_training
 from pipeline.report.page import read_log
 
 

@@ -21,7 +21,7 @@ from model.lineage import TrainingText
 from model.system.errors import BadInput, UserError
 from model.system.files import digest_file, publish
 from pipeline.artifacts import Artifact, by_age, differences, fingerprint, receipts
-from pipeline.corpus.publishing import sentences_also_in_training
+from pipeline.corpus.splits import sentences_also_in_training
 
 _SENTENCE_DIGEST_BYTES = 16
 

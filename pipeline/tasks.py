@@ -25,10 +25,12 @@ from pipeline import (
 )
 from pipeline.artifacts import DIGEST_DIGITS, Artifact, DigestCache, digest_file, fingerprint
 from pipeline.corpus.download import fetch_sentences
-from pipeline.corpus.files import SPLITS, Corpus, find_corpus
+from pipeline.corpus.files import Corpus, find_corpus
 from pipeline.corpus.king_james import extract_kjv
 from pipeline.corpus.manifest import Manifest, bytes_of_earlier_run, read_manifest
-from pipeline.corpus.publishing import part_file, split_corpus
+from pipeline.corpus.parts import part_file
+from pipeline.corpus.publishing import split_corpus
+from pipeline.corpus.splits import SPLITS
 from pipeline.metrics import training_figures, write_metrics
 from pipeline.model_process import run_model_command
 from pipeline.parents import Splits, Training, wanted_training

@@ -12,7 +12,7 @@ import numpy as np
 
 from model.data.tokenization import Tokens, tokenize
 from model.system.hdf5 import open_hdf5, write_hdf5
-from pipeline.corpus.publishing import read_part
+from pipeline.corpus.parts import read_part
 
 
 def write_tokens(

@@ -17,8 +17,7 @@ from model.system.errors import BadInput, UserError
 from model.system.files import digest_file
 from model.system.terminal import one_line
 from pipeline.artifacts import Identity, identify
-
-SPLITS = ("train", "valid", "test")
+from pipeline.corpus.splits import SPLITS
 
 _PURPOSES = {"train": "training", "valid": "validation", "test": "the test"}
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.artifacts import Artifact, by_age, receipts
-from pipeline.corpus.files import SPLITS
-from pipeline.corpus.publishing import part_file
+from pipeline.corpus.parts import part_file
+from pipeline.corpus.splits import SPLITS
 from pipeline.stage import NamedPart
 
 

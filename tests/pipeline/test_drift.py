@@ -16,7 +16,7 @@ from model.configuration import NetworkConfig, TrainingConfig
 from model.data.shards import load
 from model.training import TrainingJob, train
 from pipeline import tasks
-from pipeline.corpus.publishing import SPLITS
+from pipeline.corpus.splits import SPLITS
 from pipeline.tokens import read_tokens
 from tests.jobs import Job
 

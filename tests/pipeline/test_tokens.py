@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from model.data.tokenization import clean, tokenize
 from model.system.errors import DamagedFile, UserError
 from model.system.hdf5 import open_hdf5
-from pipeline.corpus.publishing import part_digest
+from pipeline.corpus.parts import part_digest
 from pipeline.tokens import read_tokens, read_types, write_tokens
 
 VERSES = [
