@@ -24,6 +24,7 @@ from model.network import compile_log_probabilities
 from pipeline.corpus.files import find_corpus
 from pipeline.corpus.publishing import split_corpus
 from pipeline.tokens import write_tokens
+from tests.jobs import REPOSITORY
 from tests.lstm_reference import forward_and_gradients
 
 LINES = [
@@ -85,6 +86,37 @@ def reference(made, words):
     sums = [0.0] + [forward_and_gradients(named, inputs[:, :n], targets[:, :n])[0]
                     for n in range(1, targets.shape[1] + 1)]
     return -np.diff(sums)
+
+
+LOADED = """
+import runpy, sys
+arguments, names = sys.argv[2:], sys.argv[1].split(",")
+sys.argv = arguments
+try:
+    runpy.run_module(arguments[0], run_name="__main__", alter_sys=True)
+except SystemExit:
+    pass
+print("loaded:", *[name for name in names if name in sys.modules])
+"""
+TRAINING = ("model.training", "model.trainer", "model.updater", "model.schedule",
+            "model.warm_start", "model.training_log")
+
+
+@pytest.mark.parametrize("command, loaded", [
+    (["model", "--help"], ""),
+    (["pipeline", "--help"], ""),
+    (["model", "info", "MODEL"], ""),
+    (["model", "info", "SHARD"], ""),
+    (["model", "score", "--model", "MODEL", "TEXT"], "theano polars"),
+    (["model", "sample", "--model", "MODEL", "--count", "1"], "theano polars"),
+])
+def test_using_a_model_loads_no_training_and_looking_no_theano(made, command, loaded):
+    given = {"MODEL": made["model"], "SHARD": made["shard"], "TEXT": made["text"]}
+    done = subprocess.run(
+        [sys.executable, "-c", LOADED, ",".join(("theano", "polars", *TRAINING)),
+         *(str(given.get(word, word)) for word in command)], cwd=REPOSITORY,
+        capture_output=True, text=True)
+    assert done.stdout.splitlines()[-1].split()[1:] == loaded.split(), done.stderr
 
 
 def call(capsys, *arguments):
