@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import theano
 
-from model import training, work_clock
+from model import training
 from model.checkpoint import read_checkpoint
 from model.configuration import OPTIMISERS, NetworkConfig, TrainingConfig
 from model.data.shards import ShardReader, write_shard
@@ -217,16 +217,6 @@ def test_a_training_worse_than_guessing_is_not_published(tmp_path, corpus, monke
             with pytest.raises(Diverged, match="guessing"):
                 train(job(tmp_path, corpus, NetworkConfig(3), window=1024, max_epochs=1))
     assert not job(tmp_path, corpus).model.exists()
-
-
-def test_time_in_which_nothing_ran_is_no_work(monkeypatch, caplog):
-    wall, computed = iter([0, 3, 103, 105, 205]), iter([0, 3, 4, 6, 100])
-    monkeypatch.setattr(work_clock.time, "monotonic", lambda: next(wall))
-    monkeypatch.setattr(work_clock.time, "process_time", lambda: next(computed))
-    clock = WorkClock(10.0)
-    assert [clock.seconds() for _ in range(4)] == [13, 14, 16, 116]
-    assert caplog.messages == ["for 99 s the training did not run (suspended?); they do not count "
-                               "for its time budget"]
 
 
 def test_a_validation_that_outlasts_the_time_budget_ends_the_training(
