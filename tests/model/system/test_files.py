@@ -1,4 +1,4 @@
-"""Publishing is atomic, and a sealed file tells of any byte that differs."""
+"""Publishing is atomic, and what killed processes leave is swept."""
 
 import errno
 import fcntl
