@@ -20,7 +20,7 @@ variables := CORPUS VALID TEST WORK PROFILE SCHEDULER WORKERS PYTHON REMOVE MODE
 given = $(if $(findstring command line,$(origin $1)),$(value $1))
 $(foreach name,$(variables),$(eval override $(name) := $$(call given,$(name))))
 override WORK := $(or $(WORK),data/work)
-# Also read by model/engine/remedies.py, for the compile cache of Theano.
+# Also read by model/engine/compilation.py, for the compile cache of Theano.
 export PIPELINE_WORK = $(WORK)
 # Recipes read these from the environment, so that names with spaces and quotes stay whole.
 export $(variables)
