@@ -1,7 +1,8 @@
 """All that knows Theano's inside, the hardware or compiled code; to be imported before Theano.
 
 Importing it makes Theano 1.0.5 and Lasagne 0.1 run on this Python. The rest of the project uses
-what is listed here, and nothing else of what lies in this folder:
+what is listed here, and nothing else of what lies in this folder (but `benchmarks`, which takes the
+time of each call of the compiled library):
 
 CannotCompile
     The error of a network that cannot be compiled, in one line.
