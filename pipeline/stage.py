@@ -77,7 +77,7 @@ class Stage(luigi.Task):
         with _one_question() as known:
             if self.task_id not in known:
                 known[self.task_id] = (all(stage.complete() for stage in self.needs())
-                                       and self._is_whole())
+                                       and not self._has_fault())
             return known[self.task_id]
 
     def requires(self) -> Sequence[Stage]:
@@ -109,11 +109,11 @@ class Stage(luigi.Task):
             return _together([stage for stage in dict.fromkeys(self.needs())
                               if isinstance(stage, PartStage) and not stage.complete()])
 
-    def _is_whole(self) -> bool:
+    def _has_fault(self) -> bool:
         try:
-            return self.fault() is None
+            return self.fault() is not None
         except UserError:
-            return False  # `run` meets the error, and tells it
+            return True  # `run` meets the error, and tells it
 
     # What is shown
 
