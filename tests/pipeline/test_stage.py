@@ -91,7 +91,9 @@ def write(artifact, content):
 @pytest.fixture
 def total(tmp_path):
     (tmp_path / "text.txt").write_text("in the beginning")
-    reset_settings().set("worker", "force_multiprocessing", "false")
+    config = reset_settings()
+    config.set("worker", "force_multiprocessing", "false")
+    config.set("core", "no_configure_logging", "true")  # it would silence the loggers that there are
     yield Total(working_folder=str(tmp_path / "work"))
     reset_settings()
 
