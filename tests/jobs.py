@@ -143,7 +143,8 @@ class Job:
         # The first line of a task is the reason.
         handler.emit = lambda record: made.setdefault(*record.getMessage().split(": ", 1))
         logger = logging.getLogger("pipeline")
-        level, logger.level = logger.level, logging.INFO
+        level = logger.level
+        logger.setLevel(logging.INFO)
         logger.addHandler(handler)
         luigi.Task.event_handler(luigi.Event.FAILURE)(
             fail := lambda task, error: errors.append(error))
@@ -152,7 +153,7 @@ class Job:
         finally:
             luigi.Task.remove_event_handler(luigi.Event.FAILURE, fail)
             logger.removeHandler(handler)
-            logger.level = level
+            logger.setLevel(level)
         if errors:
             raise errors[0]
         assert done

@@ -93,7 +93,7 @@ def total(tmp_path):
     (tmp_path / "text.txt").write_text("in the beginning")
     config = reset_settings()
     config.set("worker", "force_multiprocessing", "false")
-    config.set("core", "no_configure_logging", "true")  # it would silence the loggers that there are
+    config.set("core", "no_configure_logging", "true")  # it would silence loggers
     yield Total(working_folder=str(tmp_path / "work"))
     reset_settings()
 
