@@ -97,9 +97,13 @@ int lstm_forward(long steps, long sentences, long inputs, long units, const int3
   return 0;
 }
 
-// Sums over sentences and steps that a thread collects, in units: those of the gates' gradients
-// after and at the first step, of the peepholes' gradients, of the initial cell's.
+// Sums over sentences and steps, in units: those of the gates' gradients after and at the first
+// step, of the peepholes' gradients, of the initial cell's.
 enum { LATER_STEPS = 0, FIRST_STEP = 4, PEEPHOLES = 8, INITIAL_CELL = 11, SUMS = 12 };
+
+// They are collected by blocks of sentences, and the blocks' sums are added in their order: so the
+// totals do not depend on the number of threads. The blocks fall to most such numbers in equal parts.
+enum { BLOCKS = 48 };
 
 // One step back through the gates, for the sentences from `begin` to `end`. `d_cells` holds the
 // gradient that comes from the step after, and receives the one that goes to the step before.
@@ -160,48 +164,57 @@ int lstm_backward(long steps, long sentences, long inputs, long units, const rea
                   real *d_gates, real *d_dense, real *d_b, real *d_peepholes, real *d_cell_init,
                   real *d_hid_init) {
   const long width = GATES * units, area = sentences * units;
-  const int threads = threads_for_rows(sentences);
+  const long blocks = std::min(sentences, (long)BLOCKS), size = SUMS * units;
   const long recurrent = packed_size<real>(width, units);
   const long input = d_dense ? packed_size<real>(width, inputs) : 0;
-  const long states = 2 * area + SUMS * units * threads;
+  const long states = 2 * area + size * blocks;
   real *const work = workspace<real>(recurrent + input + states);
   if (work == nullptr) return 1;
   real *const packed = work, *const packed_input = packed + recurrent;
   real *const d_hidden_now = packed_input + input, *const d_cells = d_hidden_now + area;
-  real *const all_sums = d_cells + area;
-  std::fill_n(d_cells, area + SUMS * units * threads, real(0));
-#pragma omp parallel num_threads(threads)
+  real *const sums = d_cells + area;
+#pragma omp parallel num_threads(threads_for_rows(sentences))
   {
-    const Share share(sentences);
-    real *const sums = all_sums + thread() * SUMS * units;
+    const Share own(blocks);
+    const auto first_row = [&](long block) { return block * sentences / blocks; };
+    const long begin = first_row(own.begin), end = first_row(own.end);
+    std::fill(d_cells + begin * units, d_cells + end * units, real(0));
+    std::fill(sums + own.begin * size, sums + own.end * size, real(0));
     pack_matrix((long)GATES, units, units, W_hid, 1L, units, packed);
     if (d_dense) pack_matrix((long)GATES, units, inputs, W_in, 1L, units, packed_input);
 #pragma omp barrier
     for (long t = steps - 1; t >= 0; t--) {
       real *const d_gates_now = d_gates + t * sentences * width;
-      gates_backward(share.begin, share.end, units, clip, peepholes,
-                     gates + t * sentences * width, cells + t * area,
-                     t ? cells + (t - 1) * area : cell_init, t ? units : 0,
-                     t == steps - 1 ? d_hidden + t * area : d_hidden_now, d_gates_now, d_cells,
-                     sums + (t ? LATER_STEPS : FIRST_STEP) * units, sums + PEEPHOLES * units);
+      for (long block = own.begin; block < own.end; block++)
+        gates_backward(first_row(block), first_row(block + 1), units, clip, peepholes,
+                       gates + t * sentences * width, cells + t * area,
+                       t ? cells + (t - 1) * area : cell_init, t ? units : 0,
+                       t == steps - 1 ? d_hidden + t * area : d_hidden_now, d_gates_now, d_cells,
+                       sums + block * size + (t ? LATER_STEPS : FIRST_STEP) * units,
+                       sums + block * size + PEEPHOLES * units);
       if (t)
-        multiply(share.begin, share.end, units, width, d_gates_now, width, packed,
+        multiply(begin, end, units, width, d_gates_now, width, packed,
                  d_hidden + (t - 1) * area, units, d_hidden_now, units);
       if (d_dense == nullptr) continue;
       real *const d_dense_now = d_dense + t * sentences * inputs;
-      std::fill(d_dense_now + share.begin * inputs, d_dense_now + share.end * inputs, real(0));
-      multiply(share.begin, share.end, inputs, width, d_gates_now, width, packed_input,
+      std::fill(d_dense_now + begin * inputs, d_dense_now + end * inputs, real(0));
+      multiply(begin, end, inputs, width, d_gates_now, width, packed_input,
                d_dense_now, inputs, d_dense_now, inputs);
     }
-    for (long row = share.begin; row < share.end; row++)
-      for (long n = 0; n < units; n++) sums[INITIAL_CELL * units + n] += d_cells[row * units + n];
+    for (long block = own.begin; block < own.end; block++) {
+      real *const sum = sums + block * size + INITIAL_CELL * units;
+      for (long row = first_row(block); row < first_row(block + 1); row++)
+        for (long n = 0; n < units; n++) sum[n] += d_cells[row * units + n];
+    }
+#pragma omp barrier
+    const Share columns(size);
+    for (long block = 1; block < blocks; block++)
+      for (long n = columns.begin; n < columns.end; n++) sums[n] += sums[block * size + n];
   }
-  for (int other = 1; other < threads; other++)
-    for (long n = 0; n < SUMS * units; n++) all_sums[n] += all_sums[other * SUMS * units + n];
-  const real *const first = all_sums + FIRST_STEP * units;
-  for (long n = 0; n < width; n++) d_b[n] = all_sums[LATER_STEPS * units + n] + first[n];
-  std::copy_n(all_sums + PEEPHOLES * units, 3 * units, d_peepholes);
-  std::copy_n(all_sums + INITIAL_CELL * units, units, d_cell_init);
+  const real *const first = sums + FIRST_STEP * units;
+  for (long n = 0; n < width; n++) d_b[n] = sums[LATER_STEPS * units + n] + first[n];
+  std::copy_n(sums + PEEPHOLES * units, 3 * units, d_peepholes);
+  std::copy_n(sums + INITIAL_CELL * units, units, d_cell_init);
   // The initial hidden state is one row for all sentences.
   std::fill_n(d_hid_init, units, real(0));
   multiply(0L, 1L, units, width, first, 0L, packed, d_hid_init, 0L, d_hid_init, 0L);

@@ -107,3 +107,30 @@ def test_a_step_is_that_of_numpy(shape, functions, random, sentences, steps, wor
     for name, gradient in zip(names, found[1:], strict=True):
         np.testing.assert_allclose(gradient, gradients[name], rtol=tolerance, atol=tolerance,
                                    err_msg=name)
+
+
+@pytest.fixture
+def use_threads():
+    """A function that sets the number of threads from now on; it is set back at the end."""
+    openmp = native._load()[0]
+    before = openmp.omp_get_max_threads()
+    yield openmp.omp_set_num_threads
+    openmp.omp_set_num_threads(before)
+
+
+@pytest.mark.parametrize("dense", [False, True])
+@pytest.mark.parametrize("sentences, steps, words, units", [
+    (7, 3, 9, 17), (37, 4, 33, 40), (100, 3, 70, 67),
+])
+def test_sums_do_not_depend_on_the_number_of_threads(shape, functions, random, use_threads,
+                                                     sentences, steps, words, units, dense):
+    names, function = functions["float32", dense]
+    values = [random.normal(0, 0.4, size(name, words, units)).astype("float32") for name in names]
+    indices, targets = random.integers(words, size=(2, sentences, steps), dtype="int32")
+    inputs = np.eye(words, dtype="float32")[indices] if dense else indices
+    found = []
+    for threads in (1, 2, 3):
+        use_threads(threads)
+        found.append([np.asarray(value).tobytes() for value in function(inputs, targets, *values)])
+    for name, *results in zip(["loss", *names], *found, strict=True):
+        assert results[0] == results[1] == results[2], name
