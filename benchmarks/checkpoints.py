@@ -58,7 +58,7 @@ def _measure(units: int, vocabulary: int, folder: str) -> None:
     parameters = {name: random.random(shape, np.float32) for name, shape in shapes.items()}
     moments = [np.array(value) for value in (*parameters.values(), *parameters.values())]
     checkpoint = Checkpoint(
-        parameters=parameters, optimiser=moments, random_states=[],
+        parameters=parameters, optimiser=moments,
         vocabulary=Vocabulary(words, (1,) * vocabulary), settings={}, position={})
     path, model = Path(folder, "last.h5"), Path(folder, "model.h5")
     figures = []

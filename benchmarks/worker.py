@@ -184,7 +184,7 @@ def time_parts(job: dict) -> None:
     shape = Shape(**job["shape"])
     trainer, config = _trainer(shape.vocabulary, num_units=shape.units, dropout=0.0)
     inputs, targets = micro_batch(shape)
-    trainer.accumulate(inputs, targets)
+    trainer.accumulate(inputs, targets, update=0, sentence=0)
     trainer.apply(config.rate)
     _say({})
     for line in sys.stdin:
@@ -192,7 +192,7 @@ def time_parts(job: dict) -> None:
         accumulate, apply, count = 0.0, 0.0, 0
         while accumulate + apply < float(line):
             started = time.perf_counter()
-            trainer.accumulate(inputs, targets)
+            trainer.accumulate(inputs, targets, update=0, sentence=0)
             accumulated = time.perf_counter()
             trainer.apply(config.rate)
             accumulate += accumulated - started
@@ -229,7 +229,7 @@ def training_pass(job: dict) -> None:
             shards_in_memory=config.shards_in_memory)):
         if number % stride == 0:
             for batch in window:
-                trainer.accumulate(batch.inputs, batch.targets)
+                trainer.accumulate(batch.inputs, batch.targets, update=updates, sentence=0)
             trainer.apply(config.rate)
             updates += 1
     _say({"sentences": sentences, "updates": updates, "peak_memory_mb": peak_memory()})

@@ -18,7 +18,7 @@ from model.system.hdf5 import open_hdf5, write_hdf5
 from model.system.untrusted import array, odd_content
 
 FORMAT = "lstm-language-model-checkpoint"
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 
 _TEXTS = ("text", "ancestors_text")
 
@@ -33,8 +33,6 @@ class Checkpoint:
         The network's weights by name, fixed initial states among them.
     optimiser : list of array
         The update rule's own state, in its order.
-    random_states : list of array
-        The states of the generators of dropout, in the network's order.
     vocabulary : Vocabulary
     settings : dict
         ``network``, ``training`` and ``tokenization``, as given, and ``source``: the digest of
@@ -52,7 +50,6 @@ class Checkpoint:
 
     parameters: dict[str, np.ndarray]
     optimiser: list[np.ndarray]
-    random_states: list[np.ndarray]
     vocabulary: Vocabulary
     settings: dict
     position: dict
@@ -94,10 +91,9 @@ def write_checkpoint(path: str | os.PathLike, checkpoint: Checkpoint) -> None:
         parameters = file.create_group("parameters", track_order=True)
         for name, value in checkpoint.parameters.items():
             parameters[name] = value
-        for name in ("optimiser", "random_states"):
-            group = file.create_group(name)
-            for number, value in enumerate(getattr(checkpoint, name)):
-                group[f"{number:04d}"] = value
+        optimiser = file.create_group("optimiser")
+        for number, value in enumerate(checkpoint.optimiser):
+            optimiser[f"{number:04d}"] = value
         vocabulary = file.create_group("vocabulary")
         vocabulary["words"] = np.frombuffer("\n".join(checkpoint.vocabulary.words).encode(),
                                             "uint8")
@@ -126,7 +122,7 @@ def publish_model(checkpoint: str | os.PathLike, path: str | os.PathLike) -> Non
         for name, value in source.attrs.items():
             target.attrs[name] = value
         for name in source:
-            if name not in ("optimiser", "random_states"):
+            if name != "optimiser":
                 source.copy(name, target)
 
 
@@ -156,13 +152,12 @@ def read_checkpoint(path: str | os.PathLike) -> Checkpoint:
             for name in _TEXTS:
                 if name in file:
                     content[name] = TrainingText(**json.loads(_text(file, name)))
-            for name in ("optimiser", "random_states"):
-                # A published model has none.
-                content[name] = [array(file[name], key, "fiu")
-                                 for key in sorted(file.get(name, ()))]
             return Checkpoint(
                 parameters={name: array(file["parameters"], name, "f")
                             for name in file["parameters"]},
+                # A published model has none.
+                optimiser=[array(file["optimiser"], name, "fi")
+                           for name in sorted(file.get("optimiser", ()))],
                 vocabulary=_vocabulary(file["vocabulary"]),
                 **content)
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""The recurrent layer: Lasagne's LSTMLayer, corrected, with one-hot input as indices."""
+"""Lasagne's LSTMLayer, corrected, with one-hot input as indices, and dropout that is repeatable."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import lasagne
 import theano
 import theano.tensor as T
 
-from model.engine import available, lstm_sequence
+from model.engine import available, dropout, lstm_sequence
 
 
 @functools.cache
@@ -134,3 +134,39 @@ class LSTMLayer(lasagne.layers.LSTMLayer):
             strict=True,
         )
         return hidden
+
+
+class DropoutLayer(lasagne.layers.Layer):
+    """Dropout as Lasagne's layer of this name, with masks that `model.engine.dropout` makes.
+
+    Parameters
+    ----------
+    incoming : lasagne.layers.Layer
+        A layer of output shape (sentences, steps, units).
+    rate : float
+        The share that is dropped in training.
+    seed : int
+    number : int
+        Of the layer, counted from 0: each has masks of its own.
+    update, sentence : Theano integer scalars
+        What the masks depend on: how many updates there were, and the number of the first sentence
+        among those of the update.
+    **kwargs
+        The name.
+    """
+
+    def __init__(self, incoming, rate, *, seed, number, update, sentence, **kwargs):
+        super().__init__(incoming, **kwargs)
+        self.rate = rate
+        self.seed = seed
+        self.number = number
+        self.update = update
+        self.sentence = sentence
+
+    def get_output_for(self, input, deterministic=False, **kwargs):
+        """Drop a share of the values, unless deterministic."""
+        if deterministic:
+            return input
+        # The steps come first in memory, as `LSTMLayer` leaves them.
+        return dropout(input.dimshuffle(1, 0, 2), self.update, self.sentence, rate=self.rate,
+                       seed=self.seed, stream=self.number).dimshuffle(1, 0, 2)

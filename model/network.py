@@ -11,21 +11,32 @@ import lasagne
 import numpy as np
 import theano
 import theano.tensor as T
-from lasagne.layers import DenseLayer, DimshuffleLayer, DropoutLayer, InputLayer, ReshapeLayer
+from lasagne.layers import DenseLayer, DimshuffleLayer, InputLayer, ReshapeLayer
 
 from model.configuration import NetworkConfig
 from model.engine import softmax_crossentropy
-from model.layers import LSTMLayer, uses_native
+from model.layers import DropoutLayer, LSTMLayer, uses_native
 
 
 @dataclass(frozen=True)
 class Network:
-    """The layers of a language model that the expressions below start from."""
+    """The layers of a language model that the expressions below start from.
+
+    Parameters
+    ----------
+    input, rows, output : lasagne.layers.Layer
+    recurrence : str
+        See `NetworkConfig`.
+    update, sentence : Theano integer scalars
+        What the masks of dropout depend on: see `DropoutLayer`.
+    """
 
     input: InputLayer
     rows: ReshapeLayer
     output: DenseLayer
     recurrence: str
+    update: object
+    sentence: object
 
     @property
     def parameters(self) -> list:
@@ -33,7 +44,7 @@ class Network:
         return lasagne.layers.get_all_params(self.output, trainable=True)
 
 
-def build_network(config: NetworkConfig, vocabulary_size: int) -> Network:
+def build_network(config: NetworkConfig, vocabulary_size: int, seed: int = 0) -> Network:
     """Build the network, with new parameters drawn from Lasagne's random state.
 
     ::
@@ -53,6 +64,8 @@ def build_network(config: NetworkConfig, vocabulary_size: int) -> Network:
     config : NetworkConfig
     vocabulary_size : int
         Entries of the vocabulary, the special symbols included.
+    seed : int
+        Of dropout.
 
     Returns
     -------
@@ -68,6 +81,7 @@ def build_network(config: NetworkConfig, vocabulary_size: int) -> Network:
         W_hid = lasagne.init.Normal(config.num_units**-0.5)
         return lasagne.layers.Gate(W_in=W_in, W_hid=W_hid, **kwargs)
 
+    update, sentence = T.lscalars("update", "sentence")
     layer = input_layer = InputLayer((None, None, vocabulary_size))
     for number in range(config.num_layers):
         # A row of the first layer's input weights serves one word; those above sum num_units.
@@ -86,16 +100,19 @@ def build_network(config: NetworkConfig, vocabulary_size: int) -> Network:
             name=f"lstm{number + 1}",
         )
         if config.dropout:
-            layer = DropoutLayer(layer, config.dropout)
+            layer = DropoutLayer(layer, config.dropout, seed=seed, number=number, update=update,
+                                 sentence=sentence)
     # Steps first, as the hidden states lie in memory: then the rows are a view of them.
     rows = ReshapeLayer(DimshuffleLayer(layer, (1, 0, 2)), (-1, config.num_units))
     output = DenseLayer(rows, vocabulary_size, nonlinearity=lasagne.nonlinearities.softmax,
                         name="softmax")
-    return Network(input_layer, rows, output, config.recurrence)
+    return Network(input_layer, rows, output, config.recurrence, update, sentence)
 
 
 def summed_loss(network: Network, inputs, targets):
     """Categorical cross-entropy in nats, summed over all steps of all sentences, for training.
+
+    With dropout it depends on the network's ``update`` and ``sentence`` too.
 
     Parameters
     ----------

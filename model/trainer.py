@@ -42,13 +42,10 @@ class State:
         All weights by name, fixed initial states among them.
     optimiser : list of array
         The update rule's own state, in its order.
-    random_states : list of array
-        Of the generators of dropout, in the network's order.
     """
 
     parameters: dict[str, np.ndarray]
     optimiser: list[np.ndarray]
-    random_states: list[np.ndarray]
 
 
 class Trainer:
@@ -63,40 +60,44 @@ class Trainer:
 
     def __init__(self, network: NetworkConfig, training: TrainingConfig, vocabulary_size: int):
         lasagne.random.set_rng(np.random.RandomState(training.seed))
-        self._network = build_network(network, vocabulary_size)
-        params = self._network.parameters
+        self._network = network_ = build_network(network, vocabulary_size, training.seed)
+        params = network_.parameters
         x, y = T.imatrices("inputs", "targets")
-        loss = summed_loss(self._network, x, y)
+        loss = summed_loss(network_, x, y)
         accumulators = create_accumulators(params)
         count = x.shape[0] if training.denominator == "sentences" else x.size
-        self._accumulate = theano.function(
-            [x, y], loss, updates=accumulate_gradients(loss, params, accumulators, count))
+        self._loss = theano.shared(np.float64(0), name="loss")
+        updates = accumulate_gradients(loss, params, accumulators, count)
+        updates[self._loss] = self._loss + T.cast(loss, "float64")
+        self._accumulate = theano.function([x, y, network_.update, network_.sentence],
+                                           updates=updates, on_unused_input="ignore")
         self._rate = theano.shared(np.asarray(training.rate, theano.config.floatX), name="rate")
         updates = average_and_apply(params, accumulators,
                                     getattr(lasagne.updates, training.optimiser),
                                     learning_rate=self._rate)
+        self._optimiser = update_state(updates, params, accumulators)
         squares = sum(T.sqr(gradient).sum() for gradient in average_gradients(accumulators))
         self._apply = theano.function([], T.sqrt(squares), updates=updates)
-        self._log_probabilities = compile_log_probabilities(self._network)
-        self._accumulators = [*accumulators.gradients, accumulators.count]
-        self._optimiser = update_state(updates, params, accumulators)
-        known = {*all_parameters(self._network), *self._accumulators}
-        self._random = [v for v in self._accumulate.get_shared() if v not in known]
-        self._random_states = self._random_now()
+        self._log_probabilities = compile_log_probabilities(network_)
+        self._sums = [*accumulators.gradients, accumulators.count, self._loss]
 
-    def accumulate(self, inputs: np.ndarray, targets: np.ndarray) -> float:
-        """Add the gradients of a micro-batch to the sums.
+    def accumulate(self, inputs: np.ndarray, targets: np.ndarray, *, update: int,
+                   sentence: int) -> None:
+        """Add the gradients of a micro-batch to the sums, and its loss.
 
         Parameters
         ----------
         inputs, targets : int32 arrays (sentences, steps)
-
-        Returns
-        -------
-        float
-            Its loss in nats, summed over all steps of all sentences.
+        update : int
+            How many updates there were.
+        sentence : int
+            The number of the first of these sentences among those of the update.
         """
-        return float(self._accumulate(inputs, targets))
+        self._accumulate(inputs, targets, update, sentence)
+
+    def loss(self) -> float:
+        """The loss in nats of all that was accumulated, summed over all steps of all sentences."""
+        return float(self._loss.get_value())
 
     def apply(self, rate: float) -> float:
         """Update the parameters once, by the average of what was accumulated, and clear the sums.
@@ -113,7 +114,7 @@ class Trainer:
         """
         self._rate.set_value(np.asarray(rate, theano.config.floatX))
         norm = float(self._apply())
-        self._random_states = self._random_now()
+        self._loss.set_value(0.0)
         return norm
 
     def log_probabilities(self, inputs: np.ndarray, targets: np.ndarray) -> np.ndarray:
@@ -123,21 +124,15 @@ class Trainer:
     def state(self) -> State:
         """The state after the last update: of what was accumulated since then nothing is in it.
 
-        No copies but of the small arrays: it is to be used before the next update.
+        No copies: it is to be used before the next update.
         """
         return State({p.name: p.get_value(borrow=True) for p in all_parameters(self._network)},
-                     [v.get_value(borrow=True) for v in self._optimiser], self._random_states)
+                     [v.get_value(borrow=True) for v in self._optimiser])
 
     def restore(self, state: State) -> None:
         """Take a state, and clear the sums."""
         set_parameters(self._network, state.parameters)
-        for variables, values in ((self._optimiser, state.optimiser),
-                                  (self._random, state.random_states)):
-            for variable, value in zip(variables, values, strict=True):
-                variable.set_value(value)
-        for variable in self._accumulators:
+        for variable, value in zip(self._optimiser, state.optimiser, strict=True):
+            variable.set_value(value)
+        for variable in self._sums:
             variable.set_value(np.zeros_like(variable.get_value(borrow=True)))
-        self._random_states = self._random_now()
-
-    def _random_now(self) -> list[np.ndarray]:
-        return [variable.get_value() for variable in self._random]

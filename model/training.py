@@ -149,9 +149,9 @@ def train(job: TrainingJob, *, should_stop: Callable[[], bool] = lambda: False,
     """Train to the end, or go on where an earlier run of the same training stopped.
 
     A training that is stopped at any moment and run again ends with the same parameters,
-    optimiser state and log, bit for bit, on the same machine with the same number of threads;
-    unless it is so slow that `max_minutes` and not `max_epochs` ends it, for then its length and
-    its rate depend on the clock.
+    optimiser state and log, bit for bit, on the same machine with any number of threads; unless it
+    is so slow that `max_minutes` and not `max_epochs` ends it, for then its length and its rate
+    depend on the clock.
 
     A training that begins with another's weights is validated before its first update: where
     nothing better comes of it, these weights are its result.
@@ -174,9 +174,9 @@ def train(job: TrainingJob, *, should_stop: Callable[[], bool] = lambda: False,
     Stopped
         When `should_stop` said so.
     Diverged
-        Within a window, when a loss, the gradient's norm or a validation is not finite, or a
-        window's mean loss is above ten times the logarithm of the vocabulary's size; at the end,
-        when no validation was better than guessing. The last good checkpoint stays.
+        When a window's loss, the gradient's norm or a validation is not finite, or a window's mean
+        loss is above ten times the logarithm of the vocabulary's size; at the end, when no
+        validation was better than guessing. The last good checkpoint stays.
     DamagedFile
         When a shard or a checkpoint is damaged.
     """
@@ -195,13 +195,15 @@ def train(job: TrainingJob, *, should_stop: Callable[[], bool] = lambda: False,
 
         started = time.monotonic()
         rate = learning_rate(config, run.share(), position.halvings, position.stalled_at)
-        loss, tokens, sentences = 0.0, 0, 0
+        tokens, sentences = 0, 0
         for batch in window:
-            loss += trainer.accumulate(batch.inputs, batch.targets)
+            trainer.accumulate(batch.inputs, batch.targets, update=position.updates,
+                               sentence=sentences)
             tokens += batch.inputs.size
             sentences += len(batch)
-            run.check_loss(loss / tokens)
             run.stop_if_asked()
+        loss = trainer.loss() / tokens
+        run.check_loss(loss)
         run.checkpoint_if_due()
         gradient_norm = trainer.apply(rate)
         run.check_gradient(gradient_norm)
@@ -210,7 +212,7 @@ def train(job: TrainingJob, *, should_stop: Callable[[], bool] = lambda: False,
         position.updates += 1
         position.sentences += sentences
         position.tokens += tokens
-        run.tell(epoch=position.epoch, sentences=sentences, tokens=tokens, loss=loss / tokens,
+        run.tell(epoch=position.epoch, sentences=sentences, tokens=tokens, loss=loss,
                  gradient_norm=gradient_norm, rate=rate, elapsed=time.monotonic() - started)
     run.publish()
     return job.model
@@ -236,7 +238,7 @@ class _Run:
         self._ancestry: list[dict] = []
         self._ancestors_text: TrainingText | None = None
         if (resumed := _resume(job)) is not None:
-            trainer.restore(State(resumed.parameters, resumed.optimiser, resumed.random_states))
+            trainer.restore(State(resumed.parameters, resumed.optimiser))
             self.position, self._history = Position(**resumed.position), resumed.history
             self._ancestry, self._ancestors_text = resumed.ancestry, resumed.ancestors_text
         elif job.previous is not None:
@@ -369,10 +371,9 @@ class _Run:
         job, state = self._job, self._trainer.state()
         self._log.sync()
         write_checkpoint(path, Checkpoint(
-            parameters=state.parameters, optimiser=state.optimiser,
-            random_states=state.random_states, vocabulary=job.vocabulary, settings=job.settings,
-            position=asdict(self.position), history=self._history, ancestry=self._ancestry,
-            text=job.text, ancestors_text=self._ancestors_text))
+            parameters=state.parameters, optimiser=state.optimiser, vocabulary=job.vocabulary,
+            settings=job.settings, position=asdict(self.position), history=self._history,
+            ancestry=self._ancestry, text=job.text, ancestors_text=self._ancestors_text))
         self._last_checkpoint = time.monotonic()
 
     def _diverged(self, what: str) -> Diverged:

@@ -89,8 +89,7 @@ def pretend(command, job, job_file, say):
             ancestry = [{"model": digest_file(Path(job["previous"]))}, *parent.ancestry]
             ancestors_text = parent.seen_text
         write_checkpoint(folder / "model.h5", Checkpoint(
-            parameters={}, optimiser=[], random_states=[],
-            vocabulary=read_vocabulary(job["vocabulary"]),
+            parameters={}, optimiser=[], vocabulary=read_vocabulary(job["vocabulary"]),
             settings={"job": fingerprint(content)}, position={}, ancestry=ancestry,
             text=TrainingText(**job["text"]), ancestors_text=ancestors_text))
         (folder / "log.jsonl").write_text(json.dumps(

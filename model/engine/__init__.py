@@ -10,6 +10,8 @@ accumulate
     Expressions for accumulators plus gradients, added in place where they can be.
 available
     Why the compiled library cannot be used here, or None.
+dropout
+    Dropout whose masks are a function of seed, update, sentence, step and unit.
 load_openblas
     The BLAS that Theano's compiled code calls.
 lstm_sequence
@@ -22,10 +24,11 @@ from model.engine import remedies  # noqa: F401  isort: skip
 
 from model.engine.blas import load_openblas
 from model.engine.compilation import CannotCompile
+from model.engine.dropout_op import dropout
 from model.engine.lstm_op import lstm_sequence
 from model.engine.native import available
 from model.engine.softmax_op import softmax_crossentropy
 from model.engine.weights_gradient import accumulate
 
-__all__ = ["CannotCompile", "accumulate", "available", "load_openblas", "lstm_sequence",
-           "softmax_crossentropy"]
+__all__ = ["CannotCompile", "accumulate", "available", "dropout", "load_openblas",
+           "lstm_sequence", "softmax_crossentropy"]

@@ -65,7 +65,7 @@ def made(tmp_path_factory, make_shards):
                 "tokenization": {"lowercase": True}}
     model = folder / "work" / "models" / "f00d" / "model.h5"
     write_checkpoint(model, Checkpoint(
-        parameters=parameters, optimiser=[], random_states=[], vocabulary=vocabulary,
+        parameters=parameters, optimiser=[], vocabulary=vocabulary,
         settings=settings, position={"updates": 0},
         history=[{"update": 3, "validation_perplexity": 9.5}],
         ancestry=[{"model": "cafe", "updates": 2}]))

@@ -8,7 +8,7 @@ import pytest
 import theano
 import theano.tensor as T
 
-from model.layers import LSTMLayer
+from model.layers import DropoutLayer, LSTMLayer
 from model.network import NetworkConfig, build_network, log_probabilities, summed_loss
 from tests.lstm_reference import forward_and_gradients
 
@@ -116,9 +116,18 @@ def test_log_probabilities_sum_to_the_loss_and_ignore_dropout(random):
     np.testing.assert_allclose(one, values[1:2], rtol=1e-12)
 
 
-def test_dropout_acts_in_training_only(random):
-    network = build_network(NetworkConfig(8, dropout=0.5), VOCABULARY)
+def test_dropout_acts_in_training_and_on_each_layer(random):
+    network = build_network(NetworkConfig(8, num_layers=2, dropout=0.5), VOCABULARY, seed=3)
     x, y = T.imatrices("xy")
-    compute = theano.function([x, y], summed_loss(network, x, y))
+    compute = theano.function([x, y, network.update, network.sentence],
+                              summed_loss(network, x, y))
     inputs, targets = random.integers(0, VOCABULARY, (2, 3, 5)).astype("int32")
-    assert compute(inputs, targets) != compute(inputs, targets)
+    losses = [float(compute(inputs, targets, *place)) for place in ((0, 0), (1, 0), (0, 1))]
+    assert len(set(losses)) == 3
+    assert compute(inputs, targets, 0, 0) == losses[0]
+    # The sentences one by one, each with its number, have the same masks.
+    one_by_one = [compute(inputs[n:n + 1], targets[n:n + 1], 0, n) for n in range(3)]
+    np.testing.assert_allclose(sum(one_by_one), losses[0], rtol=1e-12)
+    streams = [layer.number for layer in lasagne.layers.get_all_layers(network.output)
+               if isinstance(layer, DropoutLayer)]
+    assert streams == [0, 1]

@@ -178,9 +178,8 @@ def test_a_loss_that_is_not_finite_is_named_and_the_checkpoint_kept(
 
     def trainer(*arguments):
         result = real(*arguments)
-        accumulate = result.accumulate
-        result.accumulate = lambda x, y: (
-            float("nan") if next(calls) == 20 else accumulate(x, y))
+        loss = result.loss
+        result.loss = lambda: float("nan") if next(calls) == 6 else loss()
         return result
 
     monkeypatch.setattr(training, "Trainer", trainer)
@@ -372,7 +371,7 @@ def test_a_parent_of_another_shape_is_refused(tmp_path, corpus, uninterrupted):
 
 def test_a_warm_start_is_validated_first_and_never_ends_worse(tmp_path, corpus, uninterrupted):
     parent = read_checkpoint(uninterrupted.model)
-    spoiled = job(tmp_path, corpus, previous=uninterrupted.model, rate=0.5, max_epochs=1,
+    spoiled = job(tmp_path, corpus, previous=uninterrupted.model, rate=2.0, max_epochs=1,
                   text=TrainingText(3, {"valid": 0.1, "test": 0.1},
                                     {"valid": None, "test": None}, {}))
     train(spoiled)

@@ -1,4 +1,5 @@
-// Matrix products, LSTM and softmax layers for lstm_op.py and softmax_op.py; see native.py.
+// LSTM, dropout and softmax layers for the Ops of lstm_op.py, dropout_op.py and softmax_op.py; see
+// native.py.
 //
 // Written with GCC's vector extensions, so that one source serves every processor. BLAS is not
 // used: packed once, the recurrent weights serve all steps, the gates' arithmetic starts from
@@ -9,6 +10,7 @@
 // All matrices are row-major; `ld` is the distance between rows. Arrays over steps have the axes
 // (steps, sentences, units). Gates are in the order in, forget, cell, out everywhere.
 
+#include "dropout.h"
 #include "lstm.h"
 #include "softmax.h"
 
@@ -38,6 +40,10 @@
           real *const *d_W_in, real *const *d_W_hid),                                            \
          (steps, sentences, inputs, units, indices, dense, hid_init, hidden, d_gates, d_W_in,    \
           d_W_hid))                                                                              \
+  EXPORT(dropout, real,                                                                          \
+         (long steps, long sentences, long units, const real *values, const uint32_t *key,       \
+          const double *scale, real *result),                                                    \
+         (steps, sentences, units, values, key, (real)*scale, result))                           \
   EXPORT(softmax_forward, real,                                                                  \
          (long rows, long units, long columns, const real *hidden, const real *W, const real *b, \
           const int32_t *targets, real *losses, real *d_logits),                                 \

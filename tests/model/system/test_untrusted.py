@@ -38,7 +38,6 @@ def checkpoint(tmp_path_factory):
                   for parameter in lasagne.layers.get_all_params(network.output)}
     write_checkpoint(path, Checkpoint(
         parameters=parameters, optimiser=[np.zeros(3, "float32")],
-        random_states=[np.arange(6, dtype="int32")],
         vocabulary=Vocabulary(WORDS, tuple(range(len(WORDS)))),
         settings={"network": NETWORK, "tokenization": {"lowercase": True}, "training": {},
                   "source": "here"},
