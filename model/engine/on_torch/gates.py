@@ -121,11 +121,11 @@ def dropout(values: Tensor, key: tuple[int | Tensor, int | Tensor], counter: tup
     values : Tensor
         (steps, sentences, units)
     key : tuple
-        Seed and update, of 32 bits: integers, or int64 tensors without axes on the device of the
-        values, which are read there when the kernel runs, so that a CUDA graph can be replayed
-        with others.
+        Seed and update: integers, or int64 tensors without axes on the device of the values,
+        which are read there when the kernel runs, so that a CUDA graph can be replayed with others.
     counter : tuple
-        Number of the first sentence, and of the stream (which layer's dropout this is), of 32 bits.
+        Number of the first sentence, and of the stream (which layer's dropout this is): integers.
+        Of these as of the key the low 32 bits count.
     keep_below : int
         From 0, which keeps nothing, to 2**32, which keeps all.
     scale : float
