@@ -238,12 +238,13 @@ def training_pass(job: dict) -> None:
 def _trainer(vocabulary: int, **network: int | float):
     """The training that luigi.cfg describes, `network` aside, and its configuration."""
     from model.configuration import NetworkConfig, TrainingConfig
+    from model.engine import open_device
     from model.trainer import Trainer
     from pipeline import settings
 
     config = TrainingConfig(**settings.training_values())
     described = {**settings.values(settings.network), **network}
-    return Trainer(NetworkConfig(**described), config, vocabulary), config
+    return Trainer(NetworkConfig(**described), config, vocabulary, open_device("cpu")), config
 
 
 TASKS: dict[str, Callable[[dict], None]] = {

@@ -56,7 +56,7 @@ def main(arguments: list[str] | None = None) -> int:
         options.function(options)
         sys.stdout.flush()
     except UserError as error:
-        if options.function in (train_command, evaluate_command):
+        if options.function in _JOBS:
             report: dict = {"error": str(error)}
             if isinstance(error, DamagedFile):
                 report = {"damaged": str(error.path), "error": error.reason}
@@ -70,7 +70,7 @@ def main(arguments: list[str] | None = None) -> int:
         _leave_output()
         return 141
     except OSError as error:
-        if options.function in (train_command, evaluate_command):
+        if options.function in _JOBS:
             raise
         _leave_output()
         print(f"error: {error}", file=sys.stderr)
@@ -91,6 +91,7 @@ def _parser() -> argparse.ArgumentParser:
     for name, function, text in (
         ("train", train_command, "train as a job file says, or go on with it"),
         ("evaluate", evaluate_command, "score test sets as a job file says"),
+        ("check", check_command, "look whether a training's device is there and has the memory"),
     ):
         command = commands.add_parser(name, help=text, description=function.__doc__)
         command.add_argument("job", type=Path, help="the job, a JSON file")
@@ -132,6 +133,10 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument(
             "--model", type=Path,
             help=f"a checkpoint (default: {_CURRENT})")
+        command.add_argument(
+            "--device", default="cpu", type=_device,
+            help="where to compute: cpu (the default), cuda or cuda:N for a graphics card, or "
+                 "torch-cpu")
 
     info = commands.add_parser("info", help="what a shard or a checkpoint holds",
                                description=info_command.__doc__)
@@ -139,6 +144,14 @@ def _parser() -> argparse.ArgumentParser:
     info.add_argument("file", type=Path, nargs="?", metavar="FILE",
                       help=f"a shard or a checkpoint (default: {_CURRENT})")
     return parser
+
+
+def _device(text: str) -> str:
+    from model.configuration import DEVICE
+
+    if not DEVICE.allows(text):
+        raise argparse.ArgumentTypeError(f"{text} is no device: it must be {DEVICE}")
+    return text
 
 
 def _number(kind: Callable[[str], float], fits: Callable[[float], bool],
@@ -181,9 +194,22 @@ def train_command(options: argparse.Namespace) -> None:
         checkpoint_minutes=content["checkpoint_minutes"],
         text=TrainingText(**content["text"]),
         previous=Path(content["previous"]) if content["previous"] else None,
+        device=content["device"],
     )
     with _only_one_in(job.folder):
-        train(job, should_stop=_stop_requests(), on_progress=_reporter())
+        _tell({"result": train(job, should_stop=_stop_requests(), on_progress=_reporter())})
+
+
+def check_command(options: argparse.Namespace) -> None:
+    """``check``: nothing is made; an error says what is missing."""
+    from model.configuration import NetworkConfig, TrainingConfig
+    from model.device_memory import bytes_of_training
+    from model.engine import open_device
+
+    content = json.loads(options.job.read_text())
+    network, training = NetworkConfig(**content["network"]), TrainingConfig(**content["training"])
+    device = open_device(content["device"], training.precision)
+    device.check_memory(bytes_of_training(network, training, content["vocabulary"]))
 
 
 def evaluate_command(options: argparse.Namespace) -> None:
@@ -191,6 +217,7 @@ def evaluate_command(options: argparse.Namespace) -> None:
     from model.baselines import Bigrams, baselines
     from model.checkpoint import read_checkpoint
     from model.data.shards import ShardReader
+    from model.engine import open_device
     from model.evaluation import evaluate
     from model.inference import load_network
     from model.network import compile_log_probabilities, compile_next_word
@@ -201,8 +228,9 @@ def evaluate_command(options: argparse.Namespace) -> None:
     vocabulary = checkpoint.vocabulary
     report = _reporter()
     report(0.0, "compiling the network")
+    device = open_device(content["device"])
     network = load_network(checkpoint)
-    log_probabilities = compile_log_probabilities(network)
+    log_probabilities = compile_log_probabilities(network, device)
     readers = {name: ShardReader([Path(p) for p in paths], vocabulary.digest)
                for name, paths in content["sets"].items()}
     result: dict = {"sets": {}}
@@ -219,7 +247,7 @@ def evaluate_command(options: argparse.Namespace) -> None:
     report(_SHARE_OF_SCORING, "drawing sentences", at_once=True)
     result["samples"] = [
         " ".join(vocabulary.words[n] for n in words)
-        for words in sample(compile_next_word(network), vocabulary, count=_SAMPLES, seed=0)]
+        for words in sample(compile_next_word(network, device), vocabulary, count=_SAMPLES, seed=0)]
     report((1 + _SHARE_OF_SCORING) / 2, "counting pairs for the baselines", at_once=True)
     bigrams = Bigrams.count([Path(p) for p in content["train_shards"]], vocabulary)
     result["baselines"] = baselines(bigrams, readers["valid"], readers, vocabulary)
@@ -229,12 +257,14 @@ def evaluate_command(options: argparse.Namespace) -> None:
 
 def score_command(options: argparse.Namespace) -> None:
     """``score``: a row for each line of the text, in its order, and one for the total."""
+    from model.engine import open_device
     from model.evaluation import Totals, headline
     from model.inference import load_network
     from model.network import compile_log_probabilities
     from model.scoring import figures, score_lines, word_totals
 
     with _open_text(options.text) as stream:
+        device = open_device(options.device)
         checkpoint = _model(options.model)
         write = _write_json if options.format == "json" else _write_table
         if options.format == "tsv":
@@ -242,8 +272,8 @@ def score_command(options: argparse.Namespace) -> None:
             print("\t".join(columns))
         total = Totals()
         name = "standard input" if options.text == "-" else options.text
-        for score in score_lines(stream, name, compile_log_probabilities(load_network(checkpoint)),
-                                 checkpoint.vocabulary,
+        log_probabilities = compile_log_probabilities(load_network(checkpoint), device)
+        for score in score_lines(stream, name, log_probabilities, checkpoint.vocabulary,
                                  lowercase=checkpoint.settings["tokenization"]["lowercase"]):
             words = [{"word": word, **figures(totals, options.base)}
                      for word, totals in word_totals(score)] if options.words else None
@@ -275,6 +305,7 @@ def _write_json(line: int | str, words: list[dict] | None, sums: dict) -> None:
 def sample_command(options: argparse.Namespace) -> None:
     """``sample``: a drawn sentence a line."""
     from model.data.tokenization import clean, tokenize
+    from model.engine import open_device
     from model.inference import load_network
     from model.network import compile_next_word
     from model.sampling import sample
@@ -283,6 +314,7 @@ def sample_command(options: argparse.Namespace) -> None:
         options.prefix.encode()
     except UnicodeEncodeError:
         raise UserError("the prefix is not valid UTF-8") from None
+    device = open_device(options.device)
     checkpoint = _model(options.model)
     vocabulary = checkpoint.vocabulary
     tokens = tokenize([clean(options.prefix)],
@@ -293,7 +325,8 @@ def sample_command(options: argparse.Namespace) -> None:
         print(f"outside the vocabulary, so <unk> to the model: {' '.join(unknown)}",
               file=sys.stderr)
     seed = secrets.randbits(64) if options.seed is None else options.seed
-    for words in sample(compile_next_word(load_network(checkpoint)), vocabulary,
+    next_word = compile_next_word(load_network(checkpoint), device)
+    for words in sample(next_word, vocabulary,
                         count=options.count, seed=seed, temperature=options.temperature,
                         prefix=vocabulary.encode(prefix)):
         print(" ".join([*prefix, *(vocabulary.words[n] for n in words)]), flush=True)
@@ -304,6 +337,10 @@ def info_command(options: argparse.Namespace) -> None:
     from model.description import as_text, describe
 
     print(as_text(describe(options.file or _current_model())))
+
+
+# These talk to the process that started them.
+_JOBS = (train_command, evaluate_command, check_command)
 
 
 def _model(path: Path | None) -> Checkpoint:

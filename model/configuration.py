@@ -12,6 +12,7 @@ from model.system.errors import BadInput
 
 # Rules of Lasagne's, by their names there.
 OPTIMISERS = ("adagrad", "adam", "rmsprop", "momentum", "adadelta")
+PRECISIONS = ("single", "tf32", "bf16")
 
 
 @dataclass(frozen=True)
@@ -104,6 +105,8 @@ def _check(section: str, config: Any) -> None:
 SWITCH = Rule(bool)
 # Within what Theano and numpy count with.
 AMOUNT = Rule(int, at_least=1, at_most=2**31 - 1)
+DEVICE = Rule(str, pattern=r"cpu|torch-cpu|cuda(:\d{1,3})?",
+              described="cpu, torch-cpu, cuda, or cuda:N for the card with the number N")
 
 
 @dataclass(frozen=True)
@@ -177,6 +180,8 @@ class TrainingConfig:
         `model.schedule.end_share`.
     shards_in_memory : int
     seed : int
+    precision : {"single", "tf32", "bf16"}
+        Of the matrix products, on a card: see `model.engine.open_device`.
 
     Raises
     ------
@@ -206,6 +211,7 @@ class TrainingConfig:
     shards_in_memory: Annotated[int, AMOUNT]
     # Of numpy's generators.
     seed: Annotated[int, Rule(int, at_least=0, at_most=2**32 - 1)]
+    precision: Annotated[str, Rule(str, choices=PRECISIONS)] = "single"
 
     def __post_init__(self):
         _check("training", self)

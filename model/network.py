@@ -9,12 +9,11 @@ from model import engine  # noqa: F401  isort: skip
 
 import lasagne
 import numpy as np
-import theano
 import theano.tensor as T
 from lasagne.layers import DenseLayer, DimshuffleLayer, InputLayer, ReshapeLayer
 
 from model.configuration import NetworkConfig
-from model.engine import softmax_crossentropy
+from model.engine import Device, softmax_crossentropy
 from model.layers import DropoutLayer, LSTMLayer, uses_native
 
 
@@ -147,18 +146,20 @@ def log_probabilities(network: Network, inputs, targets):
     return -losses.reshape((targets.shape[1], targets.shape[0])).T
 
 
-def compile_log_probabilities(network: Network) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
+def compile_log_probabilities(
+        network: Network, device: Device) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
     """Compile the scoring of sentences: see `log_probabilities`."""
     x, y = T.imatrices("inputs", "targets")
-    return theano.function([x, y], log_probabilities(network, x, y))
+    return device.function([x, y], log_probabilities(network, x, y))
 
 
-def compile_next_word(network: Network) -> Callable[[np.ndarray], np.ndarray]:
+def compile_next_word(network: Network, device: Device) -> Callable[[np.ndarray], np.ndarray]:
     """Compile the prediction of the word after some others.
 
     Parameters
     ----------
     network : Network
+    device : Device
 
     Returns
     -------
@@ -170,7 +171,7 @@ def compile_next_word(network: Network) -> Callable[[np.ndarray], np.ndarray]:
     rows = lasagne.layers.get_output(network.rows, {network.input: x}, deterministic=True)
     # The rows have the steps first: the last step of all sentences is at the end.
     probabilities = network.output.get_output_for(rows[-x.shape[0]:], deterministic=True)
-    return theano.function([x], probabilities)
+    return device.function([x], probabilities)
 
 
 def all_parameters(network: Network) -> list:

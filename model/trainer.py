@@ -16,6 +16,7 @@ import theano
 import theano.tensor as T
 
 from model.configuration import NetworkConfig, TrainingConfig
+from model.engine import Device
 from model.network import (
     all_parameters,
     build_network,
@@ -56,29 +57,33 @@ class Trainer:
     network : NetworkConfig
     training : TrainingConfig
     vocabulary_size : int
+    device : Device
+        Where to compute.
     """
 
-    def __init__(self, network: NetworkConfig, training: TrainingConfig, vocabulary_size: int):
+    def __init__(self, network: NetworkConfig, training: TrainingConfig, vocabulary_size: int,
+                 device: Device):
+        self._device = device
         lasagne.random.set_rng(np.random.RandomState(training.seed))
-        self._network = network_ = build_network(network, vocabulary_size, training.seed)
-        params = network_.parameters
+        self._network = model = build_network(network, vocabulary_size, training.seed)
+        params = model.parameters
         x, y = T.imatrices("inputs", "targets")
-        loss = summed_loss(network_, x, y)
+        loss = summed_loss(model, x, y)
         accumulators = create_accumulators(params)
         count = x.shape[0] if training.denominator == "sentences" else x.size
         self._loss = theano.shared(np.float64(0), name="loss")
         updates = accumulate_gradients(loss, params, accumulators, count)
         updates[self._loss] = self._loss + T.cast(loss, "float64")
-        self._accumulate = theano.function([x, y, network_.update, network_.sentence],
-                                           updates=updates, on_unused_input="ignore")
+        self._accumulate = device.function([x, y, model.update, model.sentence], updates=updates,
+                                           on_unused_input="ignore")
         self._rate = theano.shared(np.asarray(training.rate, theano.config.floatX), name="rate")
         updates = average_and_apply(params, accumulators,
                                     getattr(lasagne.updates, training.optimiser),
                                     learning_rate=self._rate)
         self._optimiser = update_state(updates, params, accumulators)
         squares = sum(T.sqr(gradient).sum() for gradient in average_gradients(accumulators))
-        self._apply = theano.function([], T.sqrt(squares), updates=updates)
-        self._log_probabilities = compile_log_probabilities(network_)
+        self._apply = device.function([], T.sqrt(squares), updates=updates)
+        self._log_probabilities = compile_log_probabilities(model, device)
         self._sums = [*accumulators.gradients, accumulators.count, self._loss]
 
     def accumulate(self, inputs: np.ndarray, targets: np.ndarray, *, update: int,
@@ -97,7 +102,7 @@ class Trainer:
 
     def loss(self) -> float:
         """The loss in nats of all that was accumulated, summed over all steps of all sentences."""
-        return float(self._loss.get_value())
+        return float(self._device.value(self._loss))
 
     def apply(self, rate: float) -> float:
         """Update the parameters once, by the average of what was accumulated, and clear the sums.
@@ -124,10 +129,11 @@ class Trainer:
     def state(self) -> State:
         """The state after the last update: of what was accumulated since then nothing is in it.
 
-        No copies: it is to be used before the next update.
+        On the processor these are no copies: it is to be used before the next update.
         """
-        return State({p.name: p.get_value(borrow=True) for p in all_parameters(self._network)},
-                     [v.get_value(borrow=True) for v in self._optimiser])
+        value = self._device.value
+        return State({p.name: value(p) for p in all_parameters(self._network)},
+                     [value(variable) for variable in self._optimiser])
 
     def restore(self, state: State) -> None:
         """Take a state, and clear the sums."""
@@ -135,4 +141,4 @@ class Trainer:
         for variable, value in zip(self._optimiser, state.optimiser, strict=True):
             variable.set_value(value)
         for variable in self._sums:
-            variable.set_value(np.zeros_like(variable.get_value(borrow=True)))
+            variable.set_value(np.zeros_like(self._device.value(variable)))

@@ -18,6 +18,8 @@ from model.configuration import NetworkConfig, TrainingConfig
 from model.data.batches import MicroBatch, epoch_windows
 from model.data.shards import ShardReader
 from model.data.vocabulary import Vocabulary
+from model.device_memory import bytes_of_training
+from model.engine import open_device
 from model.evaluation import evaluate, headline
 from model.lineage import TrainingText
 from model.schedule import end_share, learning_rate, share_done
@@ -58,6 +60,8 @@ class TrainingJob:
     previous : path or None
         A checkpoint whose parameters the training starts from. Whether it may be one is for the
         caller to know: see `model.lineage`.
+    device : str
+        Where to compute: see `model.engine.open_device`. Another device can go on with a training.
     """
 
     folder: Path
@@ -71,6 +75,7 @@ class TrainingJob:
     checkpoint_minutes: float
     text: TrainingText | None = None
     previous: Path | None = None
+    device: str = "cpu"
 
     @property
     def last(self) -> Path:
@@ -145,7 +150,7 @@ class Stopped(UserError):
 
 
 def train(job: TrainingJob, *, should_stop: Callable[[], bool] = lambda: False,
-          on_progress: Callable[[float, str], None] = lambda share, status: None) -> Path:
+          on_progress: Callable[[float, str], None] = lambda share, status: None) -> dict:
     """Train to the end, or go on where an earlier run of the same training stopped.
 
     A training that is stopped at any moment and run again ends with the same parameters,
@@ -166,8 +171,8 @@ def train(job: TrainingJob, *, should_stop: Callable[[], bool] = lambda: False,
 
     Returns
     -------
-    pathlib.Path
-        The published model.
+    dict
+        What it was computed on: see `model.engine.Device.facts`. The model is `TrainingJob.model`.
 
     Raises
     ------
@@ -179,10 +184,14 @@ def train(job: TrainingJob, *, should_stop: Callable[[], bool] = lambda: False,
         validation was better than guessing. The last good checkpoint stays.
     DamagedFile
         When a shard or a checkpoint is damaged.
+    UserError
+        When there is no such device, or it has too little memory.
     """
     config = job.training
+    device = open_device(job.device, config.precision)
+    device.check_memory(bytes_of_training(job.network, config, len(job.vocabulary)))
     on_progress(0.0, "compiling the network")
-    trainer = Trainer(job.network, config, len(job.vocabulary))
+    trainer = Trainer(job.network, config, len(job.vocabulary), device)
     run = _Run(job, trainer, should_stop, on_progress)
     position = run.position
     while True:
@@ -215,7 +224,7 @@ def train(job: TrainingJob, *, should_stop: Callable[[], bool] = lambda: False,
         run.tell(epoch=position.epoch, sentences=sentences, tokens=tokens, loss=loss,
                  gradient_norm=gradient_norm, rate=rate, elapsed=time.monotonic() - started)
     run.publish()
-    return job.model
+    return device.facts()
 
 
 class _Run:

@@ -105,6 +105,9 @@ def _parser() -> argparse.ArgumentParser:
             in_file = settings.SETTINGS["run"]
             command.add_argument("--scheduler", choices=in_file["scheduler"].rule.choices,
                                  help="through luigid, or without it (default: [run] scheduler)")
+            command.add_argument("--device", type=settings.option(in_file["device"].rule),
+                                 help="where to compute: cpu, cuda, cuda:N or torch-cpu "
+                                      "(default: [run] device)")
             command.add_argument("--workers", type=settings.option(in_file["workers"].rule),
                                  help="processes side by side (default: [run] workers)")
     return parser
@@ -119,6 +122,7 @@ def run_command(options: argparse.Namespace) -> int:
     section = settings.values(settings.run)
     scheduler = options.scheduler or section["scheduler"]
     workers = options.workers or section["workers"]
+    device = options.device or section["device"]
     port = section["port"]
     with only_one_run(work):
         keep_interrupts()
@@ -126,9 +130,11 @@ def run_command(options: argparse.Namespace) -> int:
             print(f"removed {path}, left by a run that was killed", file=sys.stderr)
         with writing(work):
             _log_to(work / "log" / "run.log")
+        _check_device(work, device)
         # Luigi's own lock is one for all working folders and users; ours is held already.
         arguments = ["WriteReport", "--working-folder", str(work), "--workers", str(workers),
-                     "--no-lock", *_corpus_flags(options), *_exit_code_flags()]
+                     "--run-device", device, "--no-lock", *_corpus_flags(options),
+                     *_exit_code_flags()]
         if scheduler == "local":
             arguments += ["--local-scheduler"]
         else:
@@ -159,6 +165,18 @@ def run_command(options: argparse.Namespace) -> int:
     print(f"All figures: {work}/report/metrics.json")
     print(f"The report: {work}/report/index.html")
     return 0
+
+
+def _check_device(work: Path, device: str) -> None:
+    """Raise UserError where the network cannot be computed there, before anything is prepared."""
+    from pipeline.model_process import run_model_command
+
+    training = settings.training_values()
+    if (device, training["precision"]) != ("cpu", "single"):
+        job = {"device": device, "network": settings.values(settings.network),
+               "training": training,
+               "vocabulary": settings.values(settings.vocabulary)["size"]}
+        run_model_command("check", job, work / "log" / "device.json", lambda status, share: None)
 
 
 def _bound_models(work: Path, keep: int, used: Path) -> None:

@@ -16,7 +16,7 @@ from model.system.processes import nothing_left
 
 
 def run_model_command(command: str, job: dict, job_file: Path,
-                      say: Callable[[str, float], None]) -> None:
+                      say: Callable[[str, float], None]) -> dict:
     """Run ``python -m model COMMAND`` on a job, passing its progress on.
 
     The process ends when this one is gone, whatever ended it; a training writes a checkpoint
@@ -32,6 +32,11 @@ def run_model_command(command: str, job: dict, job_file: Path,
     say : function
         Called with a status line and the share that is done, 0 to 1.
 
+    Returns
+    -------
+    dict
+        What the command has told as its result, if anything.
+
     Raises
     ------
     UserError
@@ -41,7 +46,7 @@ def run_model_command(command: str, job: dict, job_file: Path,
     """
     with publish(job_file) as temporary:
         temporary.write_text(json.dumps(job, indent=1))
-    error, damaged, failure = None, None, UserError
+    error, damaged, failure, result = None, None, UserError, {}
     with nothing_left(), subprocess.Popen(
             [sys.executable, "-m", "model", command, str(job_file),
              "--with-parent", str(os.getpid())],
@@ -52,7 +57,9 @@ def run_model_command(command: str, job: dict, job_file: Path,
             except ValueError:  # a library's own message
                 print(line, end="", file=sys.stderr)
                 continue
-            if "error" in report:
+            if "result" in report:
+                result = report["result"]
+            elif "error" in report:
                 error, damaged = report["error"], report.get("damaged")
                 failure = BadInput if report.get("bad_input") else UserError
             else:
@@ -61,6 +68,7 @@ def run_model_command(command: str, job: dict, job_file: Path,
         raise DamagedFile(damaged, error or "")
     if process.returncode:
         raise failure(error or f"python -m model {command} {how_it_ended(process.returncode)}")
+    return result
 
 
 _PERHAPS = {

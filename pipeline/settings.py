@@ -37,6 +37,7 @@ from luigi.task_register import Register  # noqa: E402
 
 from model.configuration import (  # noqa: E402
     AMOUNT,
+    DEVICE,
     SWITCH,
     NetworkConfig,
     Rule,
@@ -165,6 +166,10 @@ run = _section(
     port=Setting(
         8082, "Where luigid listens, on 127.0.0.1 only. Luigi's own default.",
         Rule(int, at_least=1, at_most=65535)),
+    device=Setting(
+        "cpu", "Where the network is computed. cuda: on a graphics card, by PyTorch, which is "
+        "installed when it is first needed; cuda:1 on the second, and so on. torch-cpu: as on a "
+        "card, but on the processor, which is slower than cpu.", DEVICE),
     keep_models=Setting(
         0, "So many models a run that has succeeded leaves in the working folder, the newest; 0 "
         "for all. The one in use stays, and those that it and the newest were started from.",
@@ -289,6 +294,10 @@ training = _section(
             16, "Sentences of one length are gathered from so many parts at a time; bounds the "
             "memory."),
         seed=(1, "Of the weights, the order of the sentences, and dropout; any number will do."),
+        precision=(
+            "single", "Of the matrix products on a graphics card. tf32 and bf16 are faster, and "
+            "round what is multiplied to 10 and 7 binary digits after the point; all sums are in "
+            "single precision. docs/device.md has what each does."),
     ),
     checkpoint_minutes=Setting(
         2.0, "Longest time between two checkpoints: what a loss of power costs at most.",

@@ -417,6 +417,7 @@ class TrainModel(ArtifactStage):
             "checkpoint_minutes": settings.values(settings.training)["checkpoint_minutes"],
             "text": splits.text().to_json(),
             "previous": str(training.previous) if training.previous else None,
+            "device": settings.values(settings.run)["device"],
         }
         if not (folder / "last.h5").exists():  # or else it goes on
             if training.previous:
@@ -435,11 +436,11 @@ class TrainModel(ArtifactStage):
                 shown.update(status, share)
 
             self.link(shown.url)
-            run_model_command("train", job, folder / "job.json", say)
+            device = run_model_command("train", job, folder / "job.json", say)
         # No browser follows it from the visualiser, but it says where the page lies.
         self.link(page.resolve().as_uri())
         return {"settings": self.settings(), "held_out": splits.held_out,
-                "figures": training_figures(folder / "log.jsonl")}
+                "figures": {**training_figures(folder / "log.jsonl"), **device}}
 
 
 @functools.lru_cache(maxsize=4)
@@ -499,6 +500,7 @@ class EvaluatePerplexity(ArtifactStage):
             "sets": {split: shards.shard_files(split) for split in ("valid", "test")},
             "train_shards": shards.shard_files("train"),
             "output": str(self.details),
+            "device": settings.values(settings.run)["device"],
         }
         run_model_command("evaluate", job, trained.parent / "evaluate.json", self.say)
         self.say("looking for sentences that also occur in training", 1.0)

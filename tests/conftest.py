@@ -27,6 +27,22 @@ def float64():
         yield
 
 
+@pytest.fixture(scope="session")
+def torch_installed():
+    return pytest.importorskip("torch", reason="PyTorch is not there; make test-extras installs it")
+
+
+@pytest.fixture(scope="module", params=[
+    "cpu", pytest.param("torch-cpu", marks=pytest.mark.extras)])
+def device(request):
+    """Each way of computing; the second one where PyTorch is installed."""
+    if request.param != "cpu":
+        request.getfixturevalue("torch_installed")
+    from model.engine import open_device
+
+    return open_device(request.param)
+
+
 @pytest.fixture
 def random():
     return np.random.default_rng(20130801)

@@ -95,10 +95,12 @@ def pretend(command, job, job_file, say):
         (folder / "log.jsonl").write_text(json.dumps(
             {"update": 1, "epoch": 0, "sentences": 1, "tokens": 1, "loss": 1.0,
              "gradient_norm": 1.0, "rate": 1.0, "seconds": 1.0, "tokens_per_second": 1.0}) + "\n")
-    else:
+        return {"device": job["device"], "precision": job["training"]["precision"]}
+    if command == "evaluate":
         figures = {split: {"perplexity": 2.0} for split in job["sets"]}
         Path(job["output"]).parent.mkdir(exist_ok=True)
         Path(job["output"]).write_text(json.dumps({"sets": figures, "baselines": {}}))
+    return {}
 
 
 class Job:

@@ -5,7 +5,6 @@ from model import engine  # noqa: F401  isort: skip
 import lasagne
 import numpy as np
 import pytest
-import theano
 import theano.tensor as T
 
 from model.layers import DropoutLayer, LSTMLayer
@@ -32,7 +31,7 @@ def randomize(network, random, scale=0.5):
 @pytest.mark.parametrize("recurrence", ["fused", "scan"])
 @pytest.mark.parametrize(
     "peepholes, grad_clipping", [(True, 0.0), (True, 0.02), (False, 0.02)])
-def test_loss_and_gradients_equal_the_numpy_reference(random, peepholes, grad_clipping,
+def test_loss_and_gradients_equal_the_numpy_reference(random, device, peepholes, grad_clipping,
                                                       recurrence):
     config = NetworkConfig(5, peepholes=peepholes, grad_clipping=grad_clipping, learn_init=True,
                            recurrence=recurrence)
@@ -40,7 +39,7 @@ def test_loss_and_gradients_equal_the_numpy_reference(random, peepholes, grad_cl
     randomize(network, random)
     x, y = T.imatrices("xy")
     loss = summed_loss(network, x, y)
-    compute = theano.function([x, y], [loss, *T.grad(loss, network.parameters)])
+    compute = device.function([x, y], [loss, *T.grad(loss, network.parameters)])
     inputs, targets = random.integers(0, VOCABULARY, (2, 3, 7)).astype("int32")
     got_loss, *got = compute(inputs, targets)
     want_loss, want = forward_and_gradients(named_values(network), inputs, targets,
@@ -51,13 +50,13 @@ def test_loss_and_gradients_equal_the_numpy_reference(random, peepholes, grad_cl
         np.testing.assert_allclose(gradient, want[name], rtol=1e-8, atol=1e-10, err_msg=name)
 
 
-def test_gradient_equals_finite_differences(random):
+def test_gradient_equals_finite_differences(random, device):
     network = build_network(NetworkConfig(3, num_layers=2), VOCABULARY)
     randomize(network, random)
     x, y = T.imatrices("xy")
     loss = summed_loss(network, x, y)
-    gradients = theano.function([x, y], T.grad(loss, network.parameters))
-    value = theano.function([x, y], loss)
+    gradients = device.function([x, y], T.grad(loss, network.parameters))
+    value = device.function([x, y], loss)
     inputs, targets = random.integers(0, VOCABULARY, (2, 2, 4)).astype("int32")
     for param, gradient in zip(network.parameters, gradients(inputs, targets)):
         direction = random.normal(size=gradient.shape)
@@ -71,13 +70,13 @@ def test_gradient_equals_finite_differences(random):
                                    rtol=1e-6, err_msg=param.name)
 
 
-def test_one_hot_input_equals_its_indices(random):
+def test_one_hot_input_equals_its_indices(random, device):
     network = build_network(NetworkConfig(4, recurrence="scan"), VOCABULARY)
     x, y = T.imatrices("xy")
     one_hot = T.tensor3("one_hot")
     from_indices = summed_loss(network, x, y)
     from_one_hot = summed_loss(network, one_hot, y)
-    compute = theano.function(
+    compute = device.function(
         [x, one_hot, y],
         [from_indices, from_one_hot, *T.grad(from_indices, network.parameters),
          *T.grad(from_one_hot, network.parameters)])
@@ -90,7 +89,7 @@ def test_one_hot_input_equals_its_indices(random):
 
 
 @pytest.mark.parametrize("recurrence", ["fused", "scan"])
-def test_layer_equals_lasagnes_without_peepholes(random, recurrence):
+def test_layer_equals_lasagnes_without_peepholes(random, device, recurrence):
     one_hot = T.tensor3("one_hot")
     input_layer = lasagne.layers.InputLayer((None, None, VOCABULARY))
     ours = LSTMLayer(input_layer, 4, peepholes=False, recurrence=recurrence)
@@ -99,14 +98,14 @@ def test_layer_equals_lasagnes_without_peepholes(random, recurrence):
         assert a.name == b.name
         b.set_value(a.get_value())
     outputs = lasagne.layers.get_output([ours, stock], one_hot)
-    a, b = theano.function([one_hot], outputs)(random.normal(size=(2, 6, VOCABULARY)))
+    a, b = device.function([one_hot], outputs)(random.normal(size=(2, 6, VOCABULARY)))
     np.testing.assert_allclose(a, b, rtol=1e-10)
 
 
-def test_log_probabilities_sum_to_the_loss_and_ignore_dropout(random):
+def test_log_probabilities_sum_to_the_loss_and_ignore_dropout(random, device):
     network = build_network(NetworkConfig(4, dropout=0.5), VOCABULARY)
     x, y = T.imatrices("xy")
-    compute = theano.function([x, y], log_probabilities(network, x, y))
+    compute = device.function([x, y], log_probabilities(network, x, y))
     inputs, targets = random.integers(0, VOCABULARY, (2, 3, 5)).astype("int32")
     values = compute(inputs, targets)
     assert values.shape == (3, 5)
@@ -116,10 +115,10 @@ def test_log_probabilities_sum_to_the_loss_and_ignore_dropout(random):
     np.testing.assert_allclose(one, values[1:2], rtol=1e-12)
 
 
-def test_dropout_acts_in_training_and_on_each_layer(random):
+def test_dropout_acts_in_training_and_on_each_layer(random, device):
     network = build_network(NetworkConfig(8, num_layers=2, dropout=0.5), VOCABULARY, seed=3)
     x, y = T.imatrices("xy")
-    compute = theano.function([x, y, network.update, network.sentence],
+    compute = device.function([x, y, network.update, network.sentence],
                               summed_loss(network, x, y))
     inputs, targets = random.integers(0, VOCABULARY, (2, 3, 5)).astype("int32")
     losses = [float(compute(inputs, targets, *place)) for place in ((0, 0), (1, 0), (0, 1))]

@@ -69,24 +69,24 @@ def true_perplexity(matrix):
 
 
 @pytest.fixture(scope="module")
-def corpus(tmp_path_factory, make_shards):
-    """Shards of a sample of the chain: three parts to train on, one to validate."""
+def corpus(tmp_path_factory, make_shards, device):
+    """Shards of a sample of the chain, three parts to train on, one to validate; and the device."""
     random = np.random.default_rng(7)
     matrix = markov_chain(random)
     parts = [sample(random, matrix, 700) for _ in range(4)]
     shards, vocabulary = make_shards(tmp_path_factory.mktemp("markov"), parts)
-    return matrix, shards[:3], shards[3:], vocabulary
+    return matrix, shards[:3], shards[3:], vocabulary, device
 
 
 def job(folder, corpus, network=None, checkpoint_minutes=60.0, previous=None, text=None,
         **changes):
-    _, train_shards, valid_shards, vocabulary = corpus
+    _, train_shards, valid_shards, vocabulary, device = corpus
     return TrainingJob(
         folder=folder, train_shards=train_shards, valid_shards=valid_shards,
         vocabulary=vocabulary, network=network or NetworkConfig(12, dropout=0.1),
         training=TrainingConfig(**{**CONFIG, **changes}), tokenization={"lowercase": True},
         source="test", checkpoint_minutes=checkpoint_minutes, text=text,
-        previous=previous)
+        previous=previous, device=device.name)
 
 
 def log_without_times(path):
@@ -137,17 +137,18 @@ def test_the_log_has_a_line_for_every_update_and_validation(uninterrupted, corpu
 
 
 def test_a_word_that_training_never_has_does_not_choose_the_best(tmp_path, corpus):
-    matrix, train_shards, _, vocabulary = corpus
+    matrix, train_shards, _, vocabulary, device = corpus
     assert not vocabulary.counts[vocabulary.unknown]
     lines = sample(np.random.default_rng(8), matrix, 50)
     (tmp_path / "text.txt").write_text("".join(f"{line} zebra\n" for line in lines))
     write_tokens(tmp_path / "text.txt", tmp_path / "tokens.h5", lowercase=True)
     write_shard(tmp_path / "tokens.h5", vocabulary, tmp_path / "valid.h5")
     valid_shards = [tmp_path / "valid.h5"]
-    learned = job(tmp_path, (matrix, train_shards, valid_shards, vocabulary), max_epochs=1)
+    learned = job(tmp_path, (matrix, train_shards, valid_shards, vocabulary, device),
+                  max_epochs=1)
     train(learned)
     checkpoint = read_checkpoint(learned.model)
-    score = compile_log_probabilities(load_network(checkpoint))
+    score = compile_log_probabilities(load_network(checkpoint), device)
     figures = evaluate(score, ShardReader(valid_shards), vocabulary).totals.figures()
     assert figures["perplexity"] > 1.2 * figures["perplexity_without_unk"]
     assert checkpoint.position["best_perplexity"] == pytest.approx(

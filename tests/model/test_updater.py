@@ -7,7 +7,6 @@ from model import engine  # noqa: F401  isort: skip
 import lasagne
 import numpy as np
 import pytest
-import theano
 import theano.tensor as T
 from lasagne.updates import adagrad
 
@@ -28,7 +27,8 @@ pytestmark = pytest.mark.usefixtures("float64")
 class Setup:
     """A tiny network, its two functions, and a way to start again from the same parameters."""
 
-    def __init__(self, recurrence):
+    def __init__(self, recurrence, device):
+        self.device = device
         # Without peepholes, with which Lasagne's own layer computes something else.
         self.network = build_network(
             NetworkConfig(4, peepholes=False, recurrence=recurrence), VOCABULARY)
@@ -36,23 +36,26 @@ class Setup:
         self.initial = [p.get_value() for p in self.params]
         x, y = T.imatrices("xy")
         loss = summed_loss(self.network, x, y)
-        self.gradients = theano.function([x, y], T.grad(loss, self.params))
+        self.gradients = device.function([x, y], T.grad(loss, self.params))
         self.accumulators = create_accumulators(self.params)
-        self.accumulate = theano.function(
+        self.accumulate = device.function(
             [x, y], loss,
             updates=accumulate_gradients(loss, self.params, self.accumulators, x.shape[0]))
         updates = average_and_apply(self.params, self.accumulators, adagrad, learning_rate=RATE)
         self.adagrad_sums = update_state(updates, self.params, self.accumulators)
-        self.apply = theano.function([], updates=updates)
+        self.apply = device.function([], updates=updates)
 
     def reset(self):
         for param, value in zip(self.params, self.initial):
             param.set_value(value)
         for total in self.adagrad_sums:
-            total.set_value(np.zeros_like(total.get_value()))
+            total.set_value(np.zeros_like(self.device.value(total)))
 
     def result(self):
-        return [v.get_value() for v in (*self.params, *self.adagrad_sums)]
+        return self.values([*self.params, *self.adagrad_sums])
+
+    def values(self, variables):
+        return [self.device.value(variable).copy() for variable in variables]
 
     def expected(self, averages_of_windows):
         """Parameters and AdaGrad sums in numpy, after updates by given average gradients."""
@@ -66,8 +69,8 @@ class Setup:
 
 
 @pytest.fixture(scope="module", params=["fused", "scan"])
-def setup(request, float64):
-    return Setup(request.param)
+def setup(request, device, float64):
+    return Setup(request.param, device)
 
 
 @pytest.fixture
@@ -83,10 +86,10 @@ def run(setup, windows):
     for window in windows:
         for inputs, targets in window:
             setup.accumulate(inputs, targets)
-        assert setup.accumulators.count.get_value() == sum(len(x) for x, _ in window)
+        assert setup.device.value(setup.accumulators.count) == sum(len(x) for x, _ in window)
         setup.apply()
-        assert setup.accumulators.count.get_value() == 0
-        assert all(not g.get_value().any() for g in setup.accumulators.gradients)
+        assert setup.device.value(setup.accumulators.count) == 0
+        assert not any(sums.any() for sums in setup.values(setup.accumulators.gradients))
     return setup.result()
 
 
@@ -140,7 +143,7 @@ def test_equals_one_big_masked_batch(setup, windows):
     assert [p.name.split(".")[-1] for p in params] == [
         p.name.split(".")[-1] for p in setup.params]
     updates = adagrad(loss, params, learning_rate=RATE)
-    step = theano.function([one_hot, mask, y], updates=updates)
+    step = setup.device.function([one_hot, mask, y], updates=updates)
     for param, value in zip(params, setup.initial):
         param.set_value(value)
     for window in windows:
@@ -154,7 +157,7 @@ def test_equals_one_big_masked_batch(setup, windows):
         step(np.eye(VOCABULARY)[np.concatenate(padded)], np.concatenate(masks),
              np.concatenate(targets))
     state = [v for v in updates if v not in params]
-    assert_equal(run(setup, windows), [v.get_value() for v in (*params, *state)])
+    assert_equal(run(setup, windows), setup.values([*params, *state]))
 
 
 def test_the_accumulators_hold_the_summed_gradient(setup, windows):
@@ -162,7 +165,7 @@ def test_the_accumulators_hold_the_summed_gradient(setup, windows):
     for inputs, targets in windows[0]:
         setup.accumulate(inputs, targets)
     sums = [np.sum(g, axis=0) for g in zip(*(setup.gradients(x, y) for x, y in windows[0]))]
-    assert_equal([g.get_value() for g in setup.accumulators.gradients], sums)
+    assert_equal(setup.values(setup.accumulators.gradients), sums)
     setup.apply()
 
 
@@ -171,13 +174,13 @@ def test_the_seed_networks_one_hot_input_gives_the_same_sums(setup, windows):
     one_hot, y = T.tensor3("one_hot"), T.imatrix("y")
     loss = summed_loss(setup.network, one_hot, y)
     accumulators = create_accumulators(setup.params)
-    accumulate = theano.function(
+    accumulate = setup.device.function(
         [one_hot, y], loss,
         updates=accumulate_gradients(loss, setup.params, accumulators, one_hot.shape[0]))
     for inputs, targets in windows[0]:
         a = accumulate(np.eye(VOCABULARY)[inputs], targets)
         b = setup.accumulate(inputs, targets)
         np.testing.assert_allclose(a, b, rtol=1e-12)
-    assert_equal([g.get_value() for g in accumulators.gradients],
-                 [g.get_value() for g in setup.accumulators.gradients])
+    assert_equal(setup.values(accumulators.gradients),
+                 setup.values(setup.accumulators.gradients))
     setup.apply()

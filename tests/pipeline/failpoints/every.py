@@ -89,6 +89,7 @@ def training(folder):
     from model import training as module
     from model.configuration import NetworkConfig, TrainingConfig
     from model.data.vocabulary import read_vocabulary
+    from model.engine import open_device
     from pipeline import settings, tasks
 
     job = jobs.Job(folder, train=60)
@@ -99,7 +100,7 @@ def training(folder):
     network = NetworkConfig(**settings.values(settings.network))
     config = TrainingConfig(**settings.training_values())
     # Compiled once, here, and run only in copies of this process.
-    trainer = module.Trainer(network, config, len(vocabulary.words))
+    trainer = module.Trainer(network, config, len(vocabulary.words), open_device("cpu"))
     module.Trainer = lambda *_: trainer
 
     def run(work):
@@ -118,6 +119,7 @@ def report(folder):
     from model import inference
     from model import network as module
     from model.checkpoint import read_checkpoint
+    from model.engine import open_device
     from model.system.files import publish, sweep_temporaries
     from pipeline import tasks
     from pipeline.report import plots
@@ -129,15 +131,18 @@ def report(folder):
     # Compiled once, here, and run only in copies of this process.
     model = job.root(tasks.TrainModel).artifact().path
     network = inference.load_network(read_checkpoint(model))
-    functions = module.compile_log_probabilities(network), module.compile_next_word(network)
+    device = open_device("cpu")
+    functions = (module.compile_log_probabilities(network, device),
+                 module.compile_next_word(network, device))
     inference.load_network = lambda checkpoint: network
-    module.compile_log_probabilities = lambda network: functions[0]
-    module.compile_next_word = lambda network: functions[1]
+    module.compile_log_probabilities = lambda network, device: functions[0]
+    module.compile_next_word = lambda network, device: functions[1]
 
     def run_here(command, content, job_file, say):
         with publish(job_file) as temporary:
             temporary.write_text(commands.json.dumps(content))
         assert commands.main([command, str(job_file)]) == 0
+        return {}
 
     tasks.run_model_command = run_here
 

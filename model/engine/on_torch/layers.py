@@ -1,0 +1,190 @@
+"""The project's own operations on PyTorch's tensors: see `operations`.
+
+What they compute is told in `model.engine.lstm_op`, `softmax_op` and `dropout_op`. As there, the
+products with the recurrent weights are made step by step, with all gates side by side, and those
+for the weights' gradients at once for all steps, added to the accumulators in place.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from model.engine.dropout_op import Dropout
+from model.engine.lstm_op import LSTMGradient, LSTMSequence, LSTMWeightsGradient
+from model.engine.on_torch import gates as kernels
+from model.engine.on_torch.operations import Context, operation
+from model.engine.softmax_op import SoftmaxCrossEntropy, SoftmaxGradient, SoftmaxWeightsGradient
+
+GATES = 4
+
+
+class _SideBySide:
+    """Some weights in one tensor, made anew only when one of them is another than before."""
+
+    def __init__(self, context: Context):
+        self._context = context
+        self._parts: list[tuple[torch.Tensor, int]] = []
+        self._whole = torch.empty(0)
+
+    def __call__(self, parts: list[torch.Tensor]) -> torch.Tensor:
+        known = self._parts
+        if len(known) != len(parts) or any(
+                part is not before or part._version != version
+                for part, (before, version) in zip(parts, known)):
+            self._whole = self._context.operand(torch.cat(parts, dim=-1))
+            self._parts = [(part, part._version) for part in parts]
+        return self._whole
+
+
+def _check_indices(indices: torch.Tensor, count: int, name: str) -> None:
+    """On the processor; on a card an index that is wrong ends the program."""
+    if indices.device.type == "cpu" and indices.numel():
+        least, most = int(indices.min()), int(indices.max())
+        if not 0 <= least <= most < count:
+            raise IndexError(f"{name} must be from 0 to {count - 1}, but are from {least} to "
+                             f"{most}")
+
+
+@operation(LSTMSequence)
+def _lstm_sequence(node, context):
+    op = node.op
+    all_inputs, all_recurrent = _SideBySide(context), _SideBySide(context)
+
+    def run(*given):
+        inputs, W_in, W_hid, b, peepholes, (cell_init, hid_init) = op.split(list(given))
+        steps, sentences = inputs.shape[:2]
+        (rows, units), bias = W_in[0].shape, torch.cat(b)
+        recurrent = all_recurrent(W_hid)
+        if inputs.ndim == 2:
+            _check_indices(inputs, rows, "inputs")
+            flat = inputs.reshape(-1).to(torch.int64)
+            gates = torch.cat([weights.index_select(0, flat) for weights in W_in], dim=1)
+        else:
+            gates = context.product(inputs.reshape(-1, rows), all_inputs(W_in))
+        gates = gates.add_(bias).view(steps, sentences, GATES * units)
+        hidden, cells = gates.new_empty(2, steps, sentences, units)
+        peephole = torch.stack(peepholes) if peepholes else None
+        cell_before, hidden_before = cell_init, hid_init.expand(sentences, units)
+        for step in range(steps):
+            context.add_product(gates[step], context.operand(hidden_before), recurrent)
+            kernels.step_forward(gates[step], cell_before, peephole, cells[step], hidden[step])
+            cell_before, hidden_before = cells[step], hidden[step]
+        return [hidden, cells, gates]
+
+    return run
+
+
+@operation(LSTMGradient)
+def _lstm_gradient(node, context):
+    op = node.op
+    all_inputs, all_recurrent = _SideBySide(context), _SideBySide(context)
+
+    def run(*given):
+        W_in, W_hid, peepholes = list(given[:4]), list(given[4:8]), given[8:-4]
+        cell_init, cells, gates, d_hidden = given[-4:]
+        steps, sentences, units = cells.shape
+        recurrent = all_recurrent(W_hid).T
+        d_hidden = d_hidden.contiguous()
+        d_gates, d_cells = torch.empty_like(gates), cells.new_zeros(sentences, units)
+        peephole = torch.stack(peepholes) if peepholes else None
+        sums = cells.new_zeros(kernels.peephole_blocks(sentences), 3, units) if peepholes else None
+        after = None
+        for step in reversed(range(steps)):
+            kernels.step_backward(
+                gates[step], cells[step], cells[step - 1] if step else cell_init, d_hidden[step],
+                after, peephole, op.grad_clipping, d_cells, d_gates[step], sums)
+            after = context.product(d_gates[step], recurrent)
+        flat = d_gates.view(-1, GATES * units)
+        results = [
+            d_gates, flat.sum(0).view(GATES, units),
+            cells.new_zeros(3, units) if sums is None else sums.sum(0),
+            d_cells.sum(0, keepdim=True), after.sum(0, keepdim=True)]
+        if op.dense:
+            d_inputs = context.product(flat, all_inputs(W_in).T)
+            results.append(d_inputs.view(steps, sentences, -1))
+        return results
+
+    return run
+
+
+def _accumulators(node, given: tuple) -> tuple[list, list]:
+    """Tensors to add the gradients for the weights to, and the other inputs."""
+    op, count = node.op, len(node.op.accumulated)
+    others = list(given[count:])
+    known = {n: value if op.in_place else value.clone()
+             for n, value in zip(op.accumulated, given)}
+    return [known[n] if n in known else torch.zeros_like(weight)
+            for n, weight in enumerate(op.weights(others))], others
+
+
+@operation(LSTMWeightsGradient)
+def _lstm_weights_gradient(node, context):
+    def run(*given):
+        sums, others = _accumulators(node, given)
+        inputs, hid_init, hidden, d_gates = others[8:]
+        steps, sentences, units = hidden.shape
+        flat = d_gates.view(-1, GATES * units)
+        by_gate = [context.operand(part) for part in flat.split(units, dim=1)]
+        before = torch.cat([hid_init.expand(1, sentences, units), hidden[:-1]])
+        before = context.operand(before.view(-1, units).T)
+        for total, part in zip(sums[GATES:], by_gate):
+            context.add_product(total, before, part)
+        if inputs.ndim == 2:
+            rows = inputs.reshape(-1).to(torch.int64)
+            for total, part in zip(sums, flat.split(units, dim=1)):
+                total.index_add_(0, rows, part)
+        else:
+            transposed = context.operand(inputs.reshape(-1, inputs.shape[2]).T)
+            for total, part in zip(sums, by_gate):
+                context.add_product(total, transposed, part)
+        return sums
+
+    return run
+
+
+@operation(SoftmaxCrossEntropy)
+def _softmax_crossentropy(node, context):
+    def run(hidden, W, b, targets):
+        _check_indices(targets, W.shape[1], "targets")
+        logits = context.product(hidden, W).add_(b)
+        normaliser = logits.logsumexp(dim=1, keepdim=True)
+        column = targets.to(torch.int64)[:, None]
+        losses = normaliser[:, 0] - logits.gather(1, column)[:, 0]
+        d_logits = logits.sub_(normaliser).exp_()
+        d_logits.scatter_add_(1, column, d_logits.new_full((1, 1), -1).expand(column.shape))
+        return [losses, d_logits]
+
+    return run
+
+
+@operation(SoftmaxGradient)
+def _softmax_gradient(node, context):
+    def run(W, d_logits, d_losses):
+        return [context.product(d_logits * d_losses[:, None], W.T)]
+
+    return run
+
+
+@operation(SoftmaxWeightsGradient)
+def _softmax_weights_gradient(node, context):
+    def run(*given):
+        (d_W, d_b), (_, _, hidden, d_logits, d_losses) = _accumulators(node, given)
+        d_logits = d_logits * d_losses[:, None]
+        context.add_product(d_W, context.operand(hidden.T), context.operand(d_logits))
+        return [d_W, d_b.add_(d_logits.sum(0))]
+
+    return run
+
+
+@operation(Dropout)
+def _dropout(node, context):
+    op = node.op
+
+    def run(values, update, sentence):
+        values = values.contiguous()
+        result = torch.empty_like(values)
+        kernels.dropout(values, (op.seed, int(update)), (int(sentence), op.stream), op.keep_below,
+                        op.scale, result)
+        return [result]
+
+    return run

@@ -1,0 +1,136 @@
+"""The same training on every device: numbers, checkpoints, and what is said where there is none."""
+
+import sys
+
+import numpy as np
+import pytest
+
+from model import engine  # noqa: F401  isort: skip
+
+import theano
+
+from model.configuration import OPTIMISERS, NetworkConfig, TrainingConfig
+from model.engine import open_device
+from model.system.errors import BadInput, UserError
+from model.trainer import Trainer
+
+VOCABULARY = 11
+CONFIG = dict(
+    rate=0.01, window=6, micro_batch_sentences=4, micro_batch_tokens=64, max_epochs=1,
+    max_minutes=0, cooldown=0, validations_per_epoch=1, patience=1, shards_in_memory=1, seed=3)
+NETWORK = NetworkConfig(6, num_layers=2, learn_init=True, dropout=0.3, grad_clipping=0.05)
+
+
+@pytest.fixture
+def double():
+    with theano.configparser.change_flags(floatX="float64"):
+        yield
+
+
+def trainer(device, network=NETWORK, optimiser="adam", denominator="sentences", **changes):
+    config = TrainingConfig(**{**CONFIG, **changes}, optimiser=optimiser, denominator=denominator)
+    return Trainer(network, config, VOCABULARY, open_device(device, config.precision))
+
+
+def train(trainers, random, updates, first=0):
+    """The same windows for all trainers; the losses and norms of each."""
+    told = [[] for _ in trainers]
+    for update in range(first, first + updates):
+        sentence = 0
+        for shape in ((3, 5), (2, 7), (1, 2)):
+            inputs, targets = random.integers(0, VOCABULARY, (2, *shape)).astype("int32")
+            for each in trainers:
+                each.accumulate(inputs, targets, update=update, sentence=sentence)
+            sentence += shape[0]
+        for each, figures in zip(trainers, told):
+            figures += [each.loss(), each.apply(0.01)]
+    return told
+
+
+def assert_close(states, tolerance):
+    a, b = states
+    assert list(a.parameters) == list(b.parameters)
+    for one, other in zip([*a.parameters.values(), *a.optimiser],
+                          [*b.parameters.values(), *b.optimiser], strict=True):
+        assert one.dtype == other.dtype
+        np.testing.assert_allclose(one, other, rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.extras
+@pytest.mark.parametrize("optimiser, denominator", [
+    *((optimiser, "sentences") for optimiser in OPTIMISERS), ("adam", "tokens")])
+@pytest.mark.usefixtures("torch_installed", "double")
+def test_twenty_windows_in_double_precision(random, optimiser, denominator):
+    trainers = [trainer(device, optimiser=optimiser, denominator=denominator)
+                for device in ("cpu", "torch-cpu")]
+    told = train(trainers, random, 20)
+    np.testing.assert_allclose(*told, rtol=1e-10)
+    assert_close([each.state() for each in trainers], 1e-10)
+    inputs, targets = random.integers(0, VOCABULARY, (2, 3, 5)).astype("int32")
+    np.testing.assert_allclose(*(each.log_probabilities(inputs, targets) for each in trainers),
+                               rtol=1e-10)
+
+
+@pytest.mark.extras
+@pytest.mark.usefixtures("torch_installed")
+def test_single_precision(random):
+    trainers = [trainer(device) for device in ("cpu", "torch-cpu")]
+    np.testing.assert_allclose(*train(trainers, random, 5), rtol=1e-4)
+    assert_close([each.state() for each in trainers], 1e-3)
+
+
+@pytest.mark.extras
+@pytest.mark.parametrize("devices", [("cpu", "torch-cpu"), ("torch-cpu", "cpu")])
+@pytest.mark.usefixtures("torch_installed", "double")
+def test_another_device_goes_on(devices):
+    """Three updates on one and three on the other are six on the first."""
+    whole, other = map(trainer, devices)
+    windows = np.random.default_rng(1)
+    train([whole], windows, 3)
+    other.restore(whole.state())
+    train([whole, other], windows, 3, first=3)
+    assert_close([whole.state(), other.state()], 1e-10)
+
+
+@pytest.mark.extras
+@pytest.mark.usefixtures("torch_installed")
+def test_half_precision_is_near_and_not_the_same(random):
+    single, half = (trainer("torch-cpu", precision=precision) for precision in ("single", "bf16"))
+    losses = train([single, half], random, 3)
+    assert losses[0] != losses[1]
+    np.testing.assert_allclose(*losses, rtol=0.02)
+    assert half.state().parameters["softmax.W"].dtype == "float32"
+
+
+@pytest.mark.parametrize("device, precision, said", [
+    ("cpu", "bf16", "needs a card"), ("cpu", "tf32", "needs a card"),
+    ("torch-cpu", "tf32", "needs a card")])
+def test_a_precision_that_only_a_card_has(device, precision, said):
+    with pytest.raises(BadInput, match=said):
+        open_device(device, precision)
+
+
+def test_without_pytorch_the_error_says_how_to_install_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with pytest.raises(UserError, match="make run DEVICE=torch-cpu") as caught:
+        open_device("torch-cpu")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.extras
+@pytest.mark.usefixtures("torch_installed")
+def test_without_a_card_the_error_is_one_line():
+    torch = pytest.importorskip("torch")
+    if torch.cuda.is_available():
+        pytest.skip("there is a card")
+    with pytest.raises(UserError, match="device = cuda:1: PyTorch") as caught:
+        open_device("cuda:1")
+    assert "\n" not in str(caught.value)
+
+
+def test_theanos_own_device_has_nothing_to_tell_of_a_card():
+    device = open_device("cpu")
+    assert device.facts() == {"device": "cpu", "precision": "single", "peak_device_memory": None}
+    device.check_memory(10**18)
+    variable = theano.shared(np.arange(3))
+    assert device.value(variable) is variable.get_value(borrow=True)
