@@ -590,7 +590,7 @@ def test_gc_leaves_what_the_user_keeps_in_the_working_folder(job):
     write(work / "corpus" / "train.txt", job.lines)
     job.set("corpus", path=work / "corpus" / "train.txt")
     job.build(ROOT)
-    beside = next((work / "models").glob("*/model.h5")).with_name("notes.txt")
+    beside = job.root(tasks.TrainModel).artifact().path.with_name("notes.txt")
     beside.write_text("of the user")
     job.lines[300] += " another"
     write(work / "corpus" / "train.txt", job.lines)
