@@ -24,7 +24,7 @@ class Rule:
     at_least, above, at_most, below : float, optional
         Bounds of a number.
     choices : tuple of str, optional
-        The words that there are; none for any text.
+        The words that there are, none for any text; of a number, those that may stand for it.
     pattern : str, optional
         A regular expression that all of a text has to match.
     described : str, optional
@@ -47,6 +47,9 @@ class Rule:
         if self.kind is str:
             return self.described or " or ".join(
                 [", ".join(self.choices[:-1]), self.choices[-1]] if self.choices else ["any text"])
+        return " or ".join([self._number(), *self.choices])
+
+    def _number(self) -> str:
         name = "a whole number" if self.kind is int else "a number"
         if self.at_least > -math.inf and self.at_most < math.inf:
             return f"{name} from {self.at_least:,} to {self.at_most:,}"
@@ -59,9 +62,10 @@ class Rule:
         """Whether a value is one of those."""
         if self.kind is bool:
             return isinstance(value, bool)
+        if isinstance(value, str) and self.choices:
+            return value in self.choices
         if self.kind is str:
-            return (isinstance(value, str) and re.fullmatch(self.pattern, value) is not None
-                    and (not self.choices or value in self.choices))
+            return isinstance(value, str) and re.fullmatch(self.pattern, value) is not None
         wanted = int if self.kind is int else (int, float)
         return (isinstance(value, wanted) and not isinstance(value, bool)
                 and -math.inf < value < math.inf
@@ -79,7 +83,7 @@ class Rule:
         try:
             if self.kind is bool:
                 value = {"true": True, "false": False}[text.lower()]
-            elif self.kind is not str:
+            elif self.kind is not str and text not in self.choices:
                 value = self.kind(text)
         except (KeyError, ValueError):
             value = None

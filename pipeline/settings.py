@@ -221,8 +221,8 @@ tokens = _section(
 vocabulary = _section(
     "vocabulary",
     size=Setting(
-        2000, "Entries, <unk>, <s> and </s> among them.",
-        dataclasses.replace(AMOUNT, at_least=len(SPECIALS) + 1)),
+        2000, "Entries, <unk>, <s> and </s> among them; all: as many as there are words.",
+        dataclasses.replace(AMOUNT, at_least=len(SPECIALS) + 1, choices=("all",))),
     minimum_count=Setting(
         1, "Words seen less often are unknown, even where there is room. Where there is room for "
         "all, 2 makes that training has some <unk>, without which no perplexity that counts it "

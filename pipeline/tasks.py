@@ -135,11 +135,12 @@ class SplitCorpus(ArtifactStage):
     def make(self, artifact: Artifact) -> dict:
         corpus = self.files()
         total = max(1, sum(file.identity.size for file in corpus.files))
+        words = settings.values(settings.vocabulary)["size"]
         disk_space.check(self.folder, disk_space.for_corpus(
             ((file.path, file.identity.size) for file in corpus.files),
             bytes_of_earlier_run(self.folder, {"format": _FORMATS["corpus"],
                                                "settings": self.reading()}))
-            + _bytes_of_training())
+            + _bytes_of_training(0 if words == "all" else words))
         manifest = split_corpus(
             corpus,
             parts_folder=self.parts_folder,
@@ -198,10 +199,9 @@ def _manifest_to_make(work: Path, train: str, valid: str | None, test: str | Non
     return Artifact(work, "corpus", "corpus", path, ingredients)
 
 
-def _bytes_of_training() -> int:
+def _bytes_of_training(words: int) -> int:
     return disk_space.for_training(
-        settings.values(settings.network), settings.values(settings.training)["optimiser"],
-        settings.values(settings.vocabulary)["size"])
+        settings.values(settings.network), settings.values(settings.training)["optimiser"], words)
 
 
 class TokenizePart(PartStage):
@@ -426,7 +426,8 @@ class TrainModel(ArtifactStage):
                 logger.info("%s: it starts from random weights, %s", self.task_family,
                             training.reason)
         there = sum(path.stat().st_size for path in folder.glob("*.h5"))
-        disk_space.check(self.folder, _bytes_of_training() - there)
+        words = len(self.clone(BuildVocabulary).vocabulary())
+        disk_space.check(self.folder, _bytes_of_training(words) - there)
         training.record(splits)
         page = self.folder / "report" / "training.html"
         with TrainingPage(folder / "log.jsonl", page) as shown:

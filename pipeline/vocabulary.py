@@ -21,7 +21,7 @@ def build_vocabulary(
     parts: Sequence[Types],
     sentences: int,
     *,
-    size: int,
+    size: int | str,
     minimum_count: int = 1,
     word_list: str | os.PathLike | None = None,
     lowercase: bool = False,
@@ -34,9 +34,10 @@ def build_vocabulary(
         The distinct words of each part of the training split.
     sentences : int
         The number of sentences they were counted in: the count of `<s>` and `</s>`.
-    size : int
+    size : int or "all"
         The number of entries including `<unk>`, `<s>` and `</s>`: the most frequent words fill
-        it, of equally frequent ones those first by code points. There may be fewer.
+        it, of equally frequent ones those first by code points. There may be fewer. "all": room
+        for all words.
     minimum_count : int
         Words that occur less often are left out.
     word_list : path, optional
@@ -60,7 +61,8 @@ def build_vocabulary(
                 f"not even {next(iter(chosen))!r}: is it a list for this text?"
             )
     else:
-        room = size - len(SPECIALS)
+        types = sum(len(part.counts) for part in parts)
+        room = types if size == "all" else int(size) - len(SPECIALS)
         counts = _count_frequent(parts, room + 1)  # one may be <unk>
         counts.pop(UNKNOWN, None)
         frequent = [entry for entry in counts.items() if entry[1] >= minimum_count]

@@ -137,7 +137,9 @@ def test_all_faults_of_all_files_are_told_at_once_with_their_places(file, monkey
     ("[network]\nrecurrence = fusd", 2, "[network] recurrence = fusd: it must be fused or scan; "
                                         "did you mean fused?"),
     ("[vocabulary]\nsize = 3", 2, "[vocabulary] size = 3: it must be a whole number from 4 to "
-                                  "2,147,483,647"),
+                                  "2,147,483,647 or all"),
+    ("[vocabulary]\nsize = al", 2, "[vocabulary] size = al: it must be a whole number from 4 to "
+                                   "2,147,483,647 or all; did you mean all?"),
     ("[vocabulary]\nword_list = no/such", 2, "[vocabulary] word_list = no/such: there is no such "
                                              "file"),
     ("[training]\nwarm_start = flase", 2, "[training] warm_start = flase: there is no such file; "

@@ -113,6 +113,21 @@ def test_small_counts_are_not_forgotten(monkeypatch, parts, best):
     assert set(vocabulary.words) - set(SPECIALS) == {best}
 
 
+@given(st.lists(st.sampled_from([*"abcdé", "<unk>"]), min_size=1, max_size=80), st.integers(1, 3),
+       st.integers(1, 4))
+def test_all_words_are_taken_that_occur_often_enough(words, minimum_count, parts):
+    counts = collections.Counter(words)
+    chosen = {word: count for word, count in counts.items()
+              if count >= minimum_count and word != "<unk>"}
+    if not chosen:
+        with pytest.raises(UserError, match="no word occurs"):
+            build_vocabulary(count(words), 7, size="all", minimum_count=minimum_count)
+        return
+    vocabulary = build_vocabulary(count(words, parts), 7, size="all", minimum_count=minimum_count)
+    assert dict(zip(vocabulary.words, vocabulary.counts)) == {
+        **chosen, "<unk>": len(words) - sum(chosen.values()), "<s>": 7, "</s>": 7}
+
+
 def test_a_word_list_is_taken_as_it_is(tmp_path):
     path = tmp_path / "words.txt"
     path.write_text("rare\nabsent\r\n<s>\n\ncafe\u0301\tand the rest\n")
