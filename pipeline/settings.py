@@ -43,6 +43,7 @@ from model.configuration import (  # noqa: E402
     TrainingConfig,
     rules,
 )
+from model.data.tokenization import RULES  # noqa: E402
 from model.data.vocabulary import SPECIALS  # noqa: E402
 from model.system import environment  # noqa: E402
 from model.system.files import UserError  # noqa: E402
@@ -215,6 +216,10 @@ corpus = _section(
 )
 tokens = _section(
     "tokens",
+    split=Setting(
+        "words", "words: words, numbers and other signs are told apart. spaces: text that is "
+        "tokenized already; what white space separates is taken as it is, and an empty line is a "
+        "sentence.", Rule(str, choices=RULES)),
     lowercase=Setting(
         True, "A vocabulary of 2,000 has no room for two spellings of a word.", SWITCH),
 )

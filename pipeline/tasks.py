@@ -112,10 +112,15 @@ class SplitCorpus(ArtifactStage):
         return Splits(_FORMATS["corpus"], self.parts_folder, parts, shares)
 
     def reading(self) -> dict:
-        """How the corpus is read: the settings but those that say where it is."""
+        """How the corpus is read: the settings but those that say where it is.
+
+        How it will be split into tokens is one, as `_token_ingredients` names it.
+        """
         section = settings.values(settings.corpus)
         for key in ("path", "valid", "test"):
             del section[key]
+        if "split" in (tokens := _token_ingredients()):
+            section["tokens"] = tokens["split"]
         return section
 
     def files(self) -> Corpus:
@@ -204,6 +209,14 @@ def _bytes_of_training(words: int) -> int:
         settings.values(settings.network), settings.values(settings.training)["optimiser"], words)
 
 
+def _token_ingredients() -> dict:
+    """The section [tokens] without the rule that once was the only one: what it made stays."""
+    section = settings.values(settings.tokens)
+    if section["split"] == "words":
+        del section["split"]
+    return section
+
+
 class TokenizePart(PartStage):
     """Stage 2: a part's sentences as indices into its own distinct types."""
 
@@ -213,8 +226,7 @@ class TokenizePart(PartStage):
     # at all parts again for each of them would take seconds.
 
     def artifact(self) -> Artifact:
-        ingredients = {"format": _FORMATS["tokens"], "part": self.digest,
-                       **settings.values(settings.tokens)}
+        ingredients = {"format": _FORMATS["tokens"], "part": self.digest, **_token_ingredients()}
         path = self.folder / "tokens" / f"{fingerprint(ingredients)}.h5"
         return Artifact(self.folder, "tokens", self.digest, path, ingredients)
 
@@ -329,7 +341,7 @@ class EncodePart(PartStage):
 
         vocabulary = self.clone(BuildVocabulary).vocabulary()
         write_shard(self.tokens().artifact().path, vocabulary, artifact.path,
-                    part=self.digest, **settings.values(settings.tokens))
+                    part=self.digest, **_token_ingredients())
 
 
 class EncodeCorpus(Stage):

@@ -159,6 +159,26 @@ def test_the_words_of_a_list_are_read_as_the_text_is(tmp_path):
         assert vocabulary.absent == sorted(word for word, count in words.items() if not count)
 
 
+def test_the_words_of_a_list_are_those_of_a_text_that_is_tokenized_already(tmp_path):
+    path, text = tmp_path / "words.txt", tmp_path / "text.txt"
+    path.write_text("n't\n@-@\nU.S.\ncafe\u0301\nso\u00adft\n<unk>\n<s>\n</s>\n \nabsent\t7\n")
+    text.write_text("it was n't the U.S. @-@ cafe\u0301\n\nso\u00adft\n")
+    write_tokens(text, tmp_path / "tokens.h5", lowercase=False, split="spaces")
+    parts = [read_types(tmp_path / "tokens.h5")]
+    how = {"size": 4, "word_list": path, "lowercase": False, "split": "spaces"}
+    vocabulary = build_vocabulary(parts, 3, **how)
+    assert dict(zip(vocabulary.words, vocabulary.counts)) == {
+        "<unk>": 3, "<s>": 3, "</s>": 3, "n't": 1, "@-@": 1, "U.S.": 1, "cafe\u0301": 1,
+        "so\u00adft": 1, "absent": 0}
+    write_vocabulary(vocabulary, path)
+    assert build_vocabulary(parts, 3, **how) == vocabulary
+    for content, fault in (("new york", "'new york' is 2 words"),
+                           ("a <s> b", "<s> within the line: .* give a word a line")):
+        path.write_text(f"a\n{content}\n")
+        with pytest.raises(UserError, match=f"words.txt, line 2: {fault}"):
+            build_vocabulary(parts, 3, **how)
+
+
 @pytest.mark.parametrize(
     ("content", "fault"),
     [
