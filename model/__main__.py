@@ -104,7 +104,8 @@ def _parser() -> argparse.ArgumentParser:
         description="Log-probability and perplexity of each line of a text, and of all lines "
                     "together. As in the evaluation, </s> counts as a token and <s> does not; "
                     "words outside the vocabulary count as <unk>, and perplexity_without_unk "
-                    "leaves them out. An empty line is no sentence, but keeps its row.")
+                    "leaves them out. An empty line is no sentence, but keeps its row; to a model "
+                    "of text that is tokenized already (split = spaces) it is one, of </s> alone.")
     score.set_defaults(function=score_command)
     score.add_argument("text", nargs="?", default="-", metavar="FILE",
                        help="UTF-8 text, a sentence a line, also compressed; - for standard input "
@@ -274,7 +275,7 @@ def score_command(options: argparse.Namespace) -> None:
         name = "standard input" if options.text == "-" else options.text
         log_probabilities = compile_log_probabilities(load_network(checkpoint), device)
         for score in score_lines(stream, name, log_probabilities, checkpoint.vocabulary,
-                                 lowercase=checkpoint.settings["tokenization"]["lowercase"]):
+                                 **checkpoint.settings["tokenization"]):
             words = [{"word": word, **figures(totals, options.base)}
                      for word, totals in word_totals(score)] if options.words else None
             write(score.line, words, figures(score.totals, options.base))
@@ -317,8 +318,12 @@ def sample_command(options: argparse.Namespace) -> None:
     device = open_device(options.device)
     checkpoint = _model(options.model)
     vocabulary = checkpoint.vocabulary
-    tokens = tokenize([clean(options.prefix)],
-                      lowercase=checkpoint.settings["tokenization"]["lowercase"])
+    tokenization = checkpoint.settings["tokenization"]
+    try:
+        text = clean(options.prefix, tokenization["split"])
+    except ValueError as error:
+        raise UserError(f"the prefix cannot be used: {error}") from None
+    tokens = tokenize([text], **tokenization)
     prefix = [tokens.types[n] for n in tokens.indices]
     unknown = [word for word in prefix if word not in vocabulary.words]
     if unknown:

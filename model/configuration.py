@@ -10,8 +10,8 @@ from typing import Annotated, Any
 
 from model.system.errors import BadInput
 
-# Rules of Lasagne's, by their names there.
-OPTIMISERS = ("adagrad", "adam", "rmsprop", "momentum", "adadelta")
+# Rules of Lasagne's, by their names there, and how many numbers each keeps for a parameter.
+OPTIMISERS = {"adagrad": 1, "adam": 2, "rmsprop": 1, "momentum": 1, "adadelta": 2}
 PRECISIONS = ("single", "tf32", "bf16")
 
 
@@ -25,7 +25,7 @@ class Rule:
     at_least, above, at_most, below : float, optional
         Bounds of a number.
     choices : tuple of str, optional
-        The words that there are; none for any text.
+        The words that there are, none for any text; of a number, those that may stand for it.
     pattern : str, optional
         A regular expression that all of a text has to match.
     described : str, optional
@@ -48,6 +48,9 @@ class Rule:
         if self.kind is str:
             return self.described or " or ".join(
                 [", ".join(self.choices[:-1]), self.choices[-1]] if self.choices else ["any text"])
+        return " or ".join([self._number(), *self.choices])
+
+    def _number(self) -> str:
         name = "a whole number" if self.kind is int else "a number"
         if self.at_least > -math.inf and self.at_most < math.inf:
             return f"{name} from {self.at_least:,} to {self.at_most:,}"
@@ -60,9 +63,10 @@ class Rule:
         """Whether a value is one of those."""
         if self.kind is bool:
             return isinstance(value, bool)
+        if isinstance(value, str) and self.choices:
+            return value in self.choices
         if self.kind is str:
-            return (isinstance(value, str) and re.fullmatch(self.pattern, value) is not None
-                    and (not self.choices or value in self.choices))
+            return isinstance(value, str) and re.fullmatch(self.pattern, value) is not None
         wanted = int if self.kind is int else (int, float)
         return (isinstance(value, wanted) and not isinstance(value, bool)
                 and -math.inf < value < math.inf
@@ -80,7 +84,7 @@ class Rule:
         try:
             if self.kind is bool:
                 value = {"true": True, "false": False}[text.lower()]
-            elif self.kind is not str:
+            elif self.kind is not str and text not in self.choices:
                 value = self.kind(text)
         except (KeyError, ValueError):
             value = None
@@ -152,6 +156,12 @@ class NetworkConfig:
     def __post_init__(self):
         _check("network", self)
 
+    def count_weights(self, vocabulary_size: int) -> int:
+        """Parameters that are matrices: those of the gates, and those of the last layer."""
+        units = self.num_units
+        below = vocabulary_size + (self.num_layers - 1) * units
+        return units * (4 * (below + self.num_layers * units) + vocabulary_size)
+
 
 @dataclass(frozen=True)
 class TrainingConfig:
@@ -197,7 +207,7 @@ class TrainingConfig:
     Some methods of speeding up the convergence of iteration methods, 1964.
     """
 
-    optimiser: Annotated[str, Rule(str, choices=OPTIMISERS)]
+    optimiser: Annotated[str, Rule(str, choices=tuple(OPTIMISERS))]
     rate: Annotated[float, Rule(float, above=0)]
     window: Annotated[int, AMOUNT]
     denominator: Annotated[str, Rule(str, choices=("sentences", "tokens"))]

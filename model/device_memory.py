@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from model.configuration import NetworkConfig, TrainingConfig
+from model.configuration import OPTIMISERS, NetworkConfig, TrainingConfig
 
-# Arrays of a parameter's size that each update rule keeps.
-_OF_OPTIMISER = {"adagrad": 1, "adam": 2, "rmsprop": 1, "momentum": 1, "adadelta": 2}
 _GATES = 4
 _LONGEST_SENTENCE = 200  # steps: a longer one is a micro-batch of its own
 
@@ -36,14 +34,12 @@ def bytes_of_training(network: NetworkConfig, training: TrainingConfig, vocabula
     int
     """
     units, layers = network.num_units, network.num_layers
-    recurrent = _GATES * units * units * layers
-    inputs = _GATES * units * (vocabulary + units * (layers - 1))
-    parameters = recurrent + inputs + units * vocabulary
-    side_by_side = recurrent + _GATES * units * units * (layers - 1)
+    # Of each layer those for the state, of all but the first those for the layer below, too.
+    side_by_side = _GATES * units * units * (2 * layers - 1)
     if training.precision == "bf16":
         side_by_side //= 2
     tokens = max(training.micro_batch_tokens, _LONGEST_SENTENCE)
     tokens = min(tokens, training.micro_batch_sentences * _LONGEST_SENTENCE)
     each = 16 * units * layers + 3 * vocabulary
-    arrays = 2 * (2 + _OF_OPTIMISER[training.optimiser]) + 1
-    return 4 * (parameters * arrays + side_by_side + tokens * each)
+    arrays = 2 * (2 + OPTIMISERS[training.optimiser]) + 1
+    return 4 * (network.count_weights(vocabulary) * arrays + side_by_side + tokens * each)

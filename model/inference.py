@@ -10,6 +10,7 @@ import numpy as np
 
 from model.checkpoint import Checkpoint, read_checkpoint
 from model.configuration import NetworkConfig
+from model.data.tokenization import RULES
 from model.network import Network, all_parameters, build_network, set_parameters
 from model.system.errors import DamagedFile, UserError
 from model.system.untrusted import odd_content, try_out
@@ -51,17 +52,19 @@ def read_model(path: str | os.PathLike) -> Checkpoint:
 
 def _check_settings(checkpoint: Checkpoint) -> None:
     """Raises ValueError, LookupError or TypeError for settings that no model of ours has."""
-    if not isinstance(checkpoint.settings["tokenization"]["lowercase"], bool):
+    tokenization = checkpoint.settings["tokenization"]
+    if not isinstance(tokenization["lowercase"], bool):
         raise ValueError("lowercase is neither true nor false")
+    if tokenization["split"] not in RULES or len(tokenization) > 2:
+        raise ValueError(f"no tokenizer of ours has the rule {tokenization}")
     try:
         config = NetworkConfig(**checkpoint.settings["network"])
     except UserError as error:
         raise ValueError(str(error)) from None
-    # Before memory is taken for them: the weights of the gates, and those of the last layer.
-    units, words = config.num_units, len(checkpoint.vocabulary)
-    least = units * (4 * (words + (2 * config.num_layers - 1) * units) + words)
+    # Before memory is taken for them.
+    least = config.count_weights(len(checkpoint.vocabulary))
     if sum(value.size for value in checkpoint.parameters.values()) < least:
-        raise ValueError(f"it has fewer weights than a network of {units:,} units needs")
+        raise ValueError(f"it has fewer weights than a network of {config.num_units:,} units needs")
 
 
 def load_network(checkpoint: Checkpoint) -> Network:

@@ -11,7 +11,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from model.data.tokenization import clean, tokenize
+from model.data.tokenization import clean, counts_empty_lines, tokenize
 from model.data.vocabulary import END, Vocabulary
 from model.evaluation import TOKENS_PER_BATCH, Totals
 from model.system.errors import UserError
@@ -35,9 +35,9 @@ class LineScore:
     line : int
         Its number, from 1.
     totals : Totals
-        As the evaluation counts; of no sentence where the line is empty.
+        As the evaluation counts; of no sentence where the line is none.
     words : list of str
-        The tokens and ``</s>``; none where the line is empty.
+        The tokens and ``</s>``; none where the line is no sentence.
     known : bool array (words,)
         Which of them are in the vocabulary.
     log_probabilities : float64 array (words,)
@@ -53,13 +53,14 @@ class LineScore:
 
 def score_lines(stream: BinaryIO, name: str,
                 log_probabilities: Callable[[np.ndarray, np.ndarray], np.ndarray],
-                vocabulary: Vocabulary, *, lowercase: bool) -> Iterator[LineScore]:
+                vocabulary: Vocabulary, *, lowercase: bool,
+                split: str = "words") -> Iterator[LineScore]:
     r"""Score a text line by line, in the order of the text and in bounded memory.
 
     Lines are read as the corpus stage reads them: only ``\n`` and ``\r\n`` end one, a byte-order
-    mark at the beginning is dropped, and each is brought to NFC and stripped. An empty line is no
-    sentence, as in the corpus; it keeps its place in the output. Every line is plain text: the
-    ids of the Leipzig corpora are not looked for.
+    mark at the beginning is dropped, and each is cleaned as the model's text was. An empty line
+    that is no sentence in the corpus is none here; it keeps its place in the output. Every line is
+    plain text: the ids of the Leipzig corpora are not looked for.
 
     Parameters
     ----------
@@ -70,8 +71,8 @@ def score_lines(stream: BinaryIO, name: str,
         From inputs and targets, int32 arrays (sentences, steps), to the natural logarithms of
         the targets' probabilities, (sentences, steps).
     vocabulary : Vocabulary
-    lowercase : bool
-        Whether the model's text was brought to lower case.
+    lowercase, split
+        How the model's text was tokenized: see `model.data.tokenization.tokenize`.
 
     Yields
     ------
@@ -80,14 +81,15 @@ def score_lines(stream: BinaryIO, name: str,
     Raises
     ------
     UserError
-        On a line that is not valid UTF-8, holds a NUL byte, or is too long; names it.
+        On a line that is not valid UTF-8, holds a NUL byte, is too long, or is tokenized already
+        and holds a border within; names it.
     """
     first = 1
-    for lines in _blocks(stream, name):
+    for lines in _blocks(stream, name, split):
         scores = [LineScore(number) for number in range(first, first + len(lines))]
         first += len(lines)
-        places = [n for n, line in enumerate(lines) if line]
-        tokens = tokenize([lines[n] for n in places], lowercase=lowercase)
+        places = [n for n, line in enumerate(lines) if line or counts_empty_lines(split)]
+        tokens = tokenize([lines[n] for n in places], lowercase=lowercase, split=split)
         indices = vocabulary.encode(tokens.types)[tokens.indices]
         lengths = tokens.lengths.astype(np.int64)
         starts = np.cumsum(lengths) - lengths
@@ -125,7 +127,7 @@ def word_totals(score: LineScore) -> Iterator[tuple[str, Totals]]:
         yield word, Totals(0, 1, int(unknown), float(value), float(value) if unknown else 0.0)
 
 
-def _blocks(stream: BinaryIO, name: str) -> Iterator[list[str]]:
+def _blocks(stream: BinaryIO, name: str, split: str) -> Iterator[list[str]]:
     lines: list[str] = []
     number = 0
     while raw := stream.readline(_MAX_LINE_BYTES + 2 + (0 if number else len(_BOM))):
@@ -144,10 +146,12 @@ def _blocks(stream: BinaryIO, name: str) -> Iterator[list[str]]:
             raise UserError(f"{name}, line {number}: it holds a NUL byte. Is the text UTF-16? "
                             "Bring it to UTF-8.")
         try:
-            lines.append(clean(text.decode("utf-8")))
+            lines.append(clean(text.decode("utf-8"), split))
         except UnicodeDecodeError as error:
             raise UserError(f"{name}, line {number}: not valid UTF-8 ({error.reason}, at byte "
                             f"{error.start} of the line).") from None
+        except ValueError as error:
+            raise UserError(f"{name}, line {number}: {error}.") from None
         if len(lines) == _LINES_PER_BLOCK:
             yield lines
             lines = []

@@ -173,9 +173,11 @@ def _check_device(work: Path, device: str) -> None:
 
     training = settings.training_values()
     if (device, training["precision"]) != ("cpu", "single"):
+        words = settings.values(settings.vocabulary)["size"]
         job = {"device": device, "network": settings.values(settings.network),
                "training": training,
-               "vocabulary": settings.values(settings.vocabulary)["size"]}
+               # How many "all" are is known later, and is looked at again before the training.
+               "vocabulary": 0 if words == "all" else words}
         run_model_command("check", job, work / "log" / "device.json", lambda status, share: None)
 
 

@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
+from model.configuration import OPTIMISERS, NetworkConfig
 from model.system.errors import UserError
 
 # Parts are as large as the text; tokens and shards were half of it each, on the King James text.
@@ -13,8 +14,6 @@ _BYTES_PER_BYTE_OF_TEXT = 2
 _COMPRESSED = (".gz", ".bz2", ".xz", ".zst")
 _TEXT_PER_COMPRESSED_BYTE = 3  # text in the least effective of these, gzip
 
-# Arrays that the rule of an optimiser keeps for each parameter.
-_STATE = {"adam": 2, "adadelta": 2}
 _CHECKPOINTS_AT_A_TIME = 3  # the last one, the best, and the next while it is written
 _BYTES_PER_FLOAT = 4
 
@@ -45,11 +44,8 @@ def for_training(network: dict, optimiser: str, words: int) -> int:
     words : int
         Size of the vocabulary.
     """
-    units = network["num_units"]
-    parameters = (4 * units * (words + units) + (network["num_layers"] - 1) * 8 * units**2
-                  + words * units)
-    return (_CHECKPOINTS_AT_A_TIME * (1 + _STATE.get(optimiser, 1))
-            * parameters * _BYTES_PER_FLOAT)
+    weights = NetworkConfig(**network).count_weights(words)
+    return _CHECKPOINTS_AT_A_TIME * (1 + OPTIMISERS[optimiser]) * weights * _BYTES_PER_FLOAT
 
 
 def check(work: Path, needed: int) -> None:

@@ -44,6 +44,7 @@ from model.configuration import (  # noqa: E402
     TrainingConfig,
     rules,
 )
+from model.data.tokenization import RULES  # noqa: E402
 from model.data.vocabulary import SPECIALS  # noqa: E402
 from model.system import environment  # noqa: E402
 from model.system.files import UserError  # noqa: E402
@@ -220,14 +221,18 @@ corpus = _section(
 )
 tokens = _section(
     "tokens",
+    split=Setting(
+        "words", "words: words, numbers and other signs are told apart. spaces: text that is "
+        "tokenized already; what white space separates is taken as it is, and an empty line is a "
+        "sentence.", Rule(str, choices=RULES)),
     lowercase=Setting(
         True, "A vocabulary of 2,000 has no room for two spellings of a word.", SWITCH),
 )
 vocabulary = _section(
     "vocabulary",
     size=Setting(
-        2000, "Entries, <unk>, <s> and </s> among them.",
-        dataclasses.replace(AMOUNT, at_least=len(SPECIALS) + 1)),
+        2000, "Entries, <unk>, <s> and </s> among them; all: as many as there are words.",
+        dataclasses.replace(AMOUNT, at_least=len(SPECIALS) + 1, choices=("all",))),
     minimum_count=Setting(
         1, "Words seen less often are unknown, even where there is room. Where there is room for "
         "all, 2 makes that training has some <unk>, without which no perplexity that counts it "

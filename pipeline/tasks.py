@@ -112,10 +112,15 @@ class SplitCorpus(ArtifactStage):
         return Splits(_FORMATS["corpus"], self.parts_folder, parts, shares)
 
     def reading(self) -> dict:
-        """How the corpus is read: the settings but those that say where it is."""
+        """How the corpus is read: the settings but those that say where it is.
+
+        How it will be split into tokens is one, as `_token_ingredients` names it.
+        """
         section = settings.values(settings.corpus)
         for key in ("path", "valid", "test"):
             del section[key]
+        if "split" in (tokens := _token_ingredients()):
+            section["tokens"] = tokens["split"]
         return section
 
     def files(self) -> Corpus:
@@ -135,11 +140,12 @@ class SplitCorpus(ArtifactStage):
     def make(self, artifact: Artifact) -> dict:
         corpus = self.files()
         total = max(1, sum(file.identity.size for file in corpus.files))
+        words = settings.values(settings.vocabulary)["size"]
         disk_space.check(self.folder, disk_space.for_corpus(
             ((file.path, file.identity.size) for file in corpus.files),
             bytes_of_earlier_run(self.folder, {"format": _FORMATS["corpus"],
                                                "settings": self.reading()}))
-            + _bytes_of_training())
+            + _bytes_of_training(0 if words == "all" else words))
         manifest = split_corpus(
             corpus,
             parts_folder=self.parts_folder,
@@ -198,10 +204,17 @@ def _manifest_to_make(work: Path, train: str, valid: str | None, test: str | Non
     return Artifact(work, "corpus", "corpus", path, ingredients)
 
 
-def _bytes_of_training() -> int:
+def _bytes_of_training(words: int) -> int:
     return disk_space.for_training(
-        settings.values(settings.network), settings.values(settings.training)["optimiser"],
-        settings.values(settings.vocabulary)["size"])
+        settings.values(settings.network), settings.values(settings.training)["optimiser"], words)
+
+
+def _token_ingredients() -> dict:
+    """The section [tokens] without the rule that once was the only one: what it made stays."""
+    section = settings.values(settings.tokens)
+    if section["split"] == "words":
+        del section["split"]
+    return section
 
 
 class TokenizePart(PartStage):
@@ -213,8 +226,7 @@ class TokenizePart(PartStage):
     # at all parts again for each of them would take seconds.
 
     def artifact(self) -> Artifact:
-        ingredients = {"format": _FORMATS["tokens"], "part": self.digest,
-                       **settings.values(settings.tokens)}
+        ingredients = {"format": _FORMATS["tokens"], "part": self.digest, **_token_ingredients()}
         path = self.folder / "tokens" / f"{fingerprint(ingredients)}.h5"
         return Artifact(self.folder, "tokens", self.digest, path, ingredients)
 
@@ -329,7 +341,7 @@ class EncodePart(PartStage):
 
         vocabulary = self.clone(BuildVocabulary).vocabulary()
         write_shard(self.tokens().artifact().path, vocabulary, artifact.path,
-                    part=self.digest, **settings.values(settings.tokens))
+                    part=self.digest, **_token_ingredients())
 
 
 class EncodeCorpus(Stage):
@@ -427,7 +439,8 @@ class TrainModel(ArtifactStage):
                 logger.info("%s: it starts from random weights, %s", self.task_family,
                             training.reason)
         there = sum(path.stat().st_size for path in folder.glob("*.h5"))
-        disk_space.check(self.folder, _bytes_of_training() - there)
+        words = len(self.clone(BuildVocabulary).vocabulary())
+        disk_space.check(self.folder, _bytes_of_training(words) - there)
         training.record(splits)
         page = self.folder / "report" / "training.html"
         with TrainingPage(folder / "log.jsonl", page) as shown:

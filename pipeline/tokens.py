@@ -16,7 +16,12 @@ from pipeline.corpus.parts import read_part
 
 
 def write_tokens(
-    part_text: Path, path: Path, *, lowercase: bool, **attributes: str | int | bool
+    part_text: Path,
+    path: Path,
+    *,
+    lowercase: bool,
+    split: str = "words",
+    **attributes: str | int | bool,
 ) -> None:
     """Tokenize a part and publish its tokens.
 
@@ -28,7 +33,7 @@ def write_tokens(
         The HDF5 file to write, with the datasets of `Tokens` (`types` as UTF-8 joined by line
         ends). The sentences are in the order of the shards: by their number of tokens, then by a
         hash of their text, and equal ones in the order of the part.
-    lowercase : bool
+    lowercase, split
         See `tokenize`.
     **attributes
         Stored as attributes of the file.
@@ -43,7 +48,7 @@ def write_tokens(
     text = read_part(part_text)
     sentences = text.decode("utf-8").split("\n")[:-1]
     keys = _keys(text.split(b"\n")[:-1])
-    tokens = _in_shard_order(tokenize(sentences, lowercase=lowercase), keys)
+    tokens = _in_shard_order(tokenize(sentences, lowercase=lowercase, split=split), keys)
     with write_hdf5(path) as file:
         file["types"] = np.frombuffer("\n".join(tokens.types).encode(), dtype=np.uint8)
         file["counts"] = tokens.counts

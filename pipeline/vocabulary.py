@@ -21,10 +21,11 @@ def build_vocabulary(
     parts: Sequence[Types],
     sentences: int,
     *,
-    size: int,
+    size: int | str,
     minimum_count: int = 1,
     word_list: str | os.PathLike | None = None,
     lowercase: bool = False,
+    split: str = "words",
 ) -> Vocabulary:
     """Choose the words, and order them by count, descending, then by the word.
 
@@ -34,17 +35,19 @@ def build_vocabulary(
         The distinct words of each part of the training split.
     sentences : int
         The number of sentences they were counted in: the count of `<s>` and `</s>`.
-    size : int
+    size : int or "all"
         The number of entries including `<unk>`, `<s>` and `</s>`: the most frequent words fill
-        it, of equally frequent ones those first by code points. There may be fewer.
+        it, of equally frequent ones those first by code points. There may be fewer. "all": room
+        for all words.
     minimum_count : int
         Words that occur less often are left out.
     word_list : path, optional
         A text file with a word a line (what follows a tab is ignored, so that a vocabulary can
         serve). Exactly these words, as the tokenizer would find them in a text, and the three
         special ones make the vocabulary then, and `size` and `minimum_count` mean nothing.
-    lowercase : bool
-        Whether the parts were brought to lower case: then the words of the list are, too.
+    lowercase, split
+        How the parts were tokenized, see `model.data.tokenization.tokenize`: so are the words of
+        the list.
 
     Raises
     ------
@@ -53,14 +56,15 @@ def build_vocabulary(
         line).
     """
     if word_list:
-        chosen = _count(parts, _read_word_list(word_list, lowercase))
+        chosen = _count(parts, _read_word_list(word_list, lowercase, split))
         if not any(chosen.values()):
             raise BadInput(
                 f"none of the {len(chosen):,} words of {word_list} occurs in the training side, "
                 f"not even {next(iter(chosen))!r}: is it a list for this text?"
             )
     else:
-        room = size - len(SPECIALS)
+        types = sum(len(part.counts) for part in parts)
+        room = types if size == "all" else int(size) - len(SPECIALS)
         counts = _count_frequent(parts, room + 1)  # one may be <unk>
         counts.pop(UNKNOWN, None)
         frequent = [entry for entry in counts.items() if entry[1] >= minimum_count]
@@ -140,13 +144,18 @@ def _order(entry: tuple[str, int]) -> tuple[int, str]:
     return -count, word
 
 
-def _read_word_list(path: str | os.PathLike, lowercase: bool) -> list[str]:
-    entries = {
-        number: entry
-        for number, line in enumerate(read_lines(path), 1)
-        if clean(entry := line.partition("\t")[0])
-    }
-    tokens = tokenize(list(map(clean, entries.values())), lowercase=lowercase)
+def _read_word_list(path: str | os.PathLike, lowercase: bool, split: str) -> list[str]:
+    entries, cleaned = {}, []
+    for number, line in enumerate(read_lines(path), 1):
+        entry = line.partition("\t")[0]
+        try:
+            text = clean(entry, split)
+        except ValueError as error:
+            raise BadInput(f"{path}, line {number}: {error}; give a word a line.") from None
+        if text:
+            entries[number] = entry
+            cleaned.append(text)
+    tokens = tokenize(cleaned, lowercase=lowercase, split=split)
     ends = np.cumsum(tokens.lengths)
     words: dict[str, int] = {}
     for (number, entry), start, end in zip(entries.items(), ends - tokens.lengths, ends):

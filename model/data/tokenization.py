@@ -52,14 +52,24 @@ _TOKEN = (
     rf"|{_TONED_PICTURE}(?:{_JOINER}{_TONED_PICTURE})+|[^\s\p{{Cc}}]"
 )
 
+# How text is split into tokens: as above, or by white space, where it is tokenized already.
+RULES = ("words", "spaces")
+# Of Python's str: Unicode's and four control characters.
+_SPACED_TOKEN = r"[^\s\x1c-\x1f]+"
+_BORDER_INSIDE = re.compile(r"(?<!\S)</?[sS]>(?!\S)")
+
 _ANY_UNKNOWN = "<[uU][nN][kK]>"
 # That language knows no condition on what comes before and after: the unknown word becomes a
 # character that stands for it. A line with one is refused, and to a word it never belongs.
 _MARK = "\0"
 
 
-def clean(text: str) -> str:
+def clean(text: str, split: str = "words") -> str:
     """A line as a sentence: in NFC, without invisible characters, borders, and white space around.
+
+    `<s>` at the beginning and `</s>` at the end, in upper or lower case and with white space to the
+    other side, are the borders of a sentence that is tokenized already. With "spaces" they and the
+    white space around are all that is taken away.
 
     Invisible are Unicode's default-ignorable characters, as the soft hyphen, the byte-order mark,
     variation selectors, and the controls of direction: they are taken out, and split nothing. Kept
@@ -67,16 +77,24 @@ def clean(text: str) -> str:
     between two, of Arabic, Indic and related scripts; and a joiner between two pictures. A
     zero-width space is a space beside the scripts that write none, as Thai and Khmer.
 
-    `<s>` at the beginning and `</s>` at the end, in upper or lower case and with white space to the
-    other side, are the borders of a sentence that is tokenized already.
+    Parameters
+    ----------
+    text : str
+    split : {"words", "spaces"}
+        See `tokenize`.
 
     Returns
     -------
     str
-        Cleaned again, it is itself. Empty where the line holds no sentence.
+        Cleaned again, it is itself. Empty where the line holds no word; see `counts_empty_lines`.
+
+    Raises
+    ------
+    ValueError
+        With "spaces", for a border within the line: it is no word, and nothing tells what it is.
     """
     # ASCII is in NFC, and knowing that it is ASCII is far cheaper than the other checks.
-    if not text.isascii():
+    if split == "words" and not text.isascii():
         text = unicodedata.normalize("NFC", text)
         before = None
         # Without what kept them apart, marks can change their order, and be beside others.
@@ -87,7 +105,17 @@ def clean(text: str) -> str:
         text = text[len(START) :].lstrip()
     while text[-len(END) :].lower() == END and not text[-len(END) - 1 : -len(END)].strip():
         text = text[: -len(END)].rstrip()
+    if split == "spaces" and (border := _BORDER_INSIDE.search(text)):
+        raise ValueError(f"{border[0]} within the line: put each sentence on a line of its own")
     return text
+
+
+def counts_empty_lines(split: str) -> bool:
+    """Whether a line without tokens is a sentence, of its end alone.
+
+    In text that is tokenized already each line is one: so others count, as for WikiText-2.
+    """
+    return split == "spaces"
 
 
 def _needed(invisible: re.Match) -> str:
@@ -136,32 +164,36 @@ class Tokens(NamedTuple):
     lengths: np.ndarray
 
 
-def tokenize(sentences: list[str], *, lowercase: bool) -> Tokens:
-    """Split sentences into words, numbers, and single other characters.
+def tokenize(sentences: list[str], *, lowercase: bool, split: str = "words") -> Tokens:
+    """Split sentences into tokens.
 
     `<unk>` with white space or an end of the sentence on either side is the unknown word, whether
-    in upper or lower case; with anything else beside it, it is three tokens as any other text.
+    in upper or lower case; with anything else beside it, it is text as any other.
 
     Parameters
     ----------
     sentences : list of str
-        Texts as `clean` gives them.
+        Texts as `clean` gives them, with the same `split`.
     lowercase : bool
         Whether to bring them to lower case before.
+    split : {"words", "spaces"}
+        "words": into words, numbers, and single other characters. "spaces": into what white space
+        separates, as it is: text that is tokenized already.
 
     Returns
     -------
     Tokens
-        Its types are in NFC and stable: each, cleaned and tokenized again, is itself. None holds
-        white space or a control character. The unknown word's is `<unk>`.
+        Its types are stable: each, cleaned and tokenized again, is itself. None holds white space,
+        nor is one a border. The unknown word's is `<unk>`. Those of "words" are in NFC and hold no
+        control character.
     """
     import polars
 
     texts = polars.Series(sentences, dtype=polars.String)
     if lowercase:
         texts = texts.str.to_lowercase()
-    token = _TOKEN
-    if texts.str.contains(_ANY_UNKNOWN).any():
+    token = _TOKEN if split == "words" else _SPACED_TOKEN
+    if split == "words" and texts.str.contains(_ANY_UNKNOWN).any():
         texts = texts.str.replace_all(_MARK, "\x01", literal=True)  # no word either
         for _ in range(2):  # two that follow each other share the space between them
             texts = texts.str.replace_all(rf"(^|\s){_ANY_UNKNOWN}(\s|$)", f"${{1}}{_MARK}${{2}}")
@@ -174,7 +206,10 @@ def tokenize(sentences: list[str], *, lowercase: bool) -> Tokens:
     # run; sorting makes it definite. Lower case may leave NFC (J and a caron have no composed
     # form, j and a caron have), and composing never reaches beyond a token.
     spellings = tokens.unique()
-    composed = spellings.str.normalize("NFC").str.replace(_MARK, UNKNOWN, literal=True)
+    if split == "words":
+        composed = spellings.str.normalize("NFC").str.replace(_MARK, UNKNOWN, literal=True)
+    else:
+        composed = spellings.str.replace(f"^{_ANY_UNKNOWN}$", UNKNOWN)
     types = composed.unique().sort()
     places = composed.cast(polars.Enum(types)).to_physical().to_numpy()
     places = places.astype(np.uint16 if len(types) <= 1 << 16 else np.uint32)

@@ -38,6 +38,7 @@ def split_corpus(
     test_share: float = 0.01,
     sentences_per_part: int = 16000,
     max_line_bytes: int = 32768,
+    tokens: str = "words",
     progress: Callable[[int], None] | None = None,
 ) -> dict:
     """Read a corpus and publish its parts.
@@ -53,17 +54,15 @@ def split_corpus(
     rejected_lines_file : pathlib.Path
         Where bad lines go: a table of file, line, byte offset, reason and raw bytes (escaped as in
         Python), tabs between. Written only with ``on_bad_line="set_aside"``.
-    format : {"auto", "plain", "leipzig"}
+    format, max_line_bytes, tokens
         See `pipeline.corpus.reading.SentenceReader`.
     on_bad_line : {"stop", "set_aside"}
-        What to do with a line that is not valid UTF-8, holds a NUL byte, is too long, or lacks the
-        Leipzig corpora's id.
+        What to do with a line that is not valid UTF-8, holds a NUL byte, is too long, lacks the
+        Leipzig corpora's id, or is tokenized already and holds a border within.
     valid_share, test_share : float
         Shares of the splits that are drawn.
     sentences_per_part : int
         The expected size of a part.
-    max_line_bytes : int
-        A longer line is a bad one.
     progress : callable, optional
         Called with the number of bytes, as stored, that have been read of all files together.
 
@@ -114,6 +113,7 @@ def split_corpus(
                 size=file.identity.size,
                 format=format,
                 max_line_bytes=max_line_bytes,
+                tokens=tokens,
                 on_bad_line=handle_bad_line,
                 counts=counts,
                 progress=advance,

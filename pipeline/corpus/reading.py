@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from model.data.text_files import read_text
-from model.data.tokenization import clean
+from model.data.tokenization import clean, counts_empty_lines
 from model.system.errors import BadInput, UserError
 from model.system.files import open_beginning
 from model.system.terminal import one_line
@@ -48,8 +48,8 @@ class RejectedLine(NamedTuple):
 class SentenceReader:
     r"""Reads the sentences of one file in blocks, in bounded memory.
 
-    Only ``\n`` and ``\r\n`` end a line. A sentence is a line in NFC, stripped of white space at
-    its ends; empty ones are skipped.
+    Only ``\n`` and ``\r\n`` end a line. A sentence is a line as `model.data.tokenization.clean`
+    gives it; empty ones are skipped where they do not count.
 
     Parameters
     ----------
@@ -64,6 +64,9 @@ class SentenceReader:
         not empty begins with digits and a tab.
     max_line_bytes : int
         A longer line is a bad one.
+    tokens : {"words", "spaces"}
+        The rule by which the text will be split into tokens: ``split`` of
+        `model.data.tokenization.tokenize`.
     on_bad_line : callable
         Called with a `RejectedLine`; may raise.
     counts : dict
@@ -80,6 +83,7 @@ class SentenceReader:
         size: int | None = None,
         format: str = "auto",
         max_line_bytes: int = 32768,
+        tokens: str = "words",
         on_bad_line: Callable[[RejectedLine], None],
         counts: dict[str, int],
         progress: Callable[[int], None] | None = None,
@@ -87,6 +91,7 @@ class SentenceReader:
         self._path = path
         self._leipzig = {"auto": None, "plain": False, "leipzig": True}[format]
         self._max_line_bytes = max_line_bytes
+        self._tokens = tokens
         self._on_bad_line = on_bad_line
         self._counts = counts
         chunks = _chunks(path, size, counts, progress)
@@ -113,22 +118,23 @@ class SentenceReader:
             lines.pop()
         if self._leipzig is None:
             self._leipzig = _begins_as_leipzig(lines)
-        sentences = (None if b"\0" in text
-                     else _good_lines(lines, bool(self._leipzig), self._max_line_bytes))
+        how = bool(self._leipzig), self._max_line_bytes, self._tokens
+        sentences = None if b"\0" in text else _good_lines(lines, *how)
         bad = 0
         if sentences is None:
             sentences = []
             place = offset
             for number, line in enumerate(lines, self._line_number):
                 try:
-                    sentences.append(_sentence(line, bool(self._leipzig), self._max_line_bytes))
+                    sentences.append(_sentence(line, *how))
                 except _Unusable as fault:
                     self._on_bad_line(RejectedLine(
                         self._path, number, place + fault.offset, str(fault),
                         line[:self._max_line_bytes]))
                     bad += 1
                 place += len(line) + 1
-        sentences = [sentence for sentence in sentences if sentence]
+        if not counts_empty_lines(self._tokens):
+            sentences = [sentence for sentence in sentences if sentence]
         self._line_number += len(lines)
         self._counts["lines"] += len(lines)
         self._counts["sentences"] += len(sentences)
@@ -171,7 +177,7 @@ class _Unusable(Exception):
         self.offset = offset
 
 
-def _sentence(line: bytes, leipzig: bool, max_line_bytes: int) -> bytes:
+def _sentence(line: bytes, leipzig: bool, max_line_bytes: int, tokens: str) -> bytes:
     """The sentence of one line (without its line end), or _Unusable."""
     line = line.removesuffix(b"\r")
     if len(line) > max_line_bytes:
@@ -193,10 +199,15 @@ def _sentence(line: bytes, leipzig: bool, max_line_bytes: int) -> bytes:
             raise _Unusable("no id and tab before the sentence, as in the Leipzig corpora, one of "
                             "which the first line makes of this file (for plain text set format = "
                             "plain)")
-    return clean(text).encode()
+    try:
+        return clean(text, tokens).encode()
+    except ValueError as error:
+        raise _Unusable(str(error)) from None
 
 
-def _good_lines(lines: list[bytes], leipzig: bool, max_line_bytes: int) -> list[bytes] | None:
+def _good_lines(
+    lines: list[bytes], leipzig: bool, max_line_bytes: int, tokens: str
+) -> list[bytes] | None:
     """The sentences of lines without NUL, as of `_sentence` but faster; None if one may be bad."""
     if max(map(len, lines)) > max_line_bytes:
         return None
@@ -206,11 +217,13 @@ def _good_lines(lines: list[bytes], leipzig: bool, max_line_bytes: int) -> list[
             return None
         lines = [text for _, _, text in fields]
     try:
+        if tokens != "words":
+            return [clean(line.decode(), tokens).encode() for line in lines]
         # Most lines are ASCII, and so in NFC, and begin and end with no border of a sentence.
         stripped = [line.strip(_ASCII_WHITE_SPACE) for line in lines]
         return [line if line.isascii() and line[:1] != b"<" and line[-1:] != b">"
                 else clean(line.decode()).encode() for line in stripped]
-    except UnicodeDecodeError:
+    except ValueError:  # not UTF-8, or what `clean` refuses
         return None
 
 

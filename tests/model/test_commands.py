@@ -63,7 +63,7 @@ def made(tmp_path_factory, make_shards):
         for parameter in lasagne.layers.get_all_params(network.output)}
     parameters["lstm1.cell_init"][:] = parameters["lstm1.hid_init"][:] = 0
     settings = {"network": vars(NetworkConfig(7)), "training": {}, "source": "0123",
-                "tokenization": {"lowercase": True}}
+                "tokenization": {"lowercase": True, "split": "words"}}
     model = folder / "work" / "models" / "f00d" / "model.h5"
     write_checkpoint(model, Checkpoint(
         parameters=parameters, optimiser=[], vocabulary=vocabulary,
@@ -242,6 +242,44 @@ def test_special_words_and_invisible_characters_are_read_as_the_corpus_reads_the
         assert total[key] == totals.figures()[key]
     assert (total["sentences"], total["tokens"]) == (4, 7 + 3 + 2 + 6)
     assert total["log_probability"] == pytest.approx(totals.log_probability, rel=1e-6)
+
+
+@pytest.fixture
+def spaced(made, tmp_path):
+    """As `made`, the model's text having been tokenized already, in upper and lower case."""
+    checkpoint = read_model(made["model"])
+    checkpoint.settings["tokenization"] = {"lowercase": False, "split": "spaces"}
+    write_checkpoint(tmp_path / "spaced.h5", checkpoint)
+    return {**made, "model": str(tmp_path / "spaced.h5")}
+
+
+def test_a_model_carries_how_its_text_was_split(capsys, spaced, tmp_path):
+    text = tmp_path / "text.txt"
+    text.write_text(" \n = the <unk> oil . = \n<s> The lamp. </s>\n")
+    lines, total = score(capsys, spaced, text, "--words")
+    assert [[word["word"] for word in line["words"]] for line in lines] == [
+        ["</s>"], ["=", "the", "<unk>", "oil", ".", "=", "</s>"], ["The", "lamp.", "</s>"]]
+    assert (total["sentences"], total["tokens"], total["oov_count"]) == (3, 1 + 7 + 3, 5)
+    values = [word["log_probability"] for line in lines for word in line["words"]]
+    sentences = ([], ["<unk>", "the", "<unk>", "oil", ".", "<unk>"], ["<unk>", "<unk>"])
+    np.testing.assert_allclose(
+        values, np.concatenate([reference(spaced, words) for words in sentences]), rtol=1e-4)
+
+    text.write_text("a\na </s> b\n")
+    code, _, error = call(capsys, "score", text, "--model", spaced["model"])
+    assert code == 1
+    assert re.fullmatch("error: .*text.txt, line 2: </s> within the line: .*\n", said(error))
+
+
+def test_a_prefix_is_split_as_the_model_s_text_was(capsys, spaced):
+    arguments = ("sample", "--count", 1, "--seed", 1, "--model", spaced["model"], "--prefix")
+    code, output, error = call(capsys, *arguments, "<s> the  lamp. burns")
+    assert code == 0 and output.startswith("the lamp. burns")
+    assert said(error) == "outside the vocabulary, so <unk> to the model: lamp.\n"
+    code, output, error = call(capsys, *arguments, "the </s> lamp")
+    assert (code, output) == (1, "")
+    assert said(error) == ("error: the prefix cannot be used: </s> within the line: put each "
+                           "sentence on a line of its own\n")
 
 
 @pytest.mark.parametrize("content, message", [

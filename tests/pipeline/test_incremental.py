@@ -15,10 +15,13 @@ from unittest import mock
 
 import pytest
 
+from model.data.shards import ShardReader
+from model.data.vocabulary import SPECIALS
 from model.system.errors import DamagedFile, UserError
 from pipeline import artifacts, gc, stage, tasks
 from pipeline.artifacts import fingerprint
 from pipeline.corpus.manifest import Manifest
+from pipeline.corpus.splits import SPLITS
 from tests.jobs import Job, pretend, reset_settings, results, sentences, state, write
 
 
@@ -372,6 +375,7 @@ SHARDS = {"BuildVocabulary", "EncodePart"} | MODEL
     ("corpus", "on_bad_line", "set_aside", {"SplitCorpus"}),
     ("corpus", "max_line_bytes", 1000, {"SplitCorpus"}),
     ("tokens", "lowercase", "false", {"TokenizePart"} | SHARDS),
+    ("tokens", "split", "spaces", {"SplitCorpus", "TokenizePart"} | SHARDS),
     ("vocabulary", "size", 50, SHARDS),
     ("vocabulary", "minimum_count", 2, {"BuildVocabulary"}),  # the words stay the same
     ("network", "num_units", 5, MODEL),
@@ -396,6 +400,39 @@ def test_a_setting_reruns_what_it_affects(job, section, name, value, want):
     if old is not None:
         job.set(section, **{name: old})
         assert stages(job.build(ROOT)) <= {"EvaluatePerplexity"}
+
+
+def test_what_was_made_before_there_was_another_rule_for_tokens_stays(job):
+    corpus = job.root(tasks.SplitCorpus)
+    job.build()
+    assert corpus.artifact().ingredients["settings"] == {
+        "format": "auto", "on_bad_line": "stop", "max_line_bytes": 32768, "valid_share": 0.01,
+        "test_share": 0.01, "sentences_per_part": 50}
+    part, *_ = job.root(tasks.EncodeCorpus).shards("train")
+    assert part.tokens().artifact().ingredients == {
+        "format": 4, "part": part.digest, "lowercase": True}
+
+
+def test_a_text_that_is_tokenized_already_goes_to_shards_as_it_is(job):
+    texts = {split: [f" = The lamp {number % 9} n't {split} @-@ <unk> = " if number % 3 else " "
+                     for number in range(90)] for split in SPLITS}
+    for split, lines in texts.items():
+        write(getattr(job, split), lines)
+    job.set("tokens", split="spaces", lowercase="false")
+    job.set("vocabulary", size="all")
+    job.build()
+    words = [word for line in texts["train"] for word in line.split()]
+    vocabulary = job.root(tasks.BuildVocabulary).vocabulary()
+    assert set(vocabulary.words) == {*words, *SPECIALS}
+    counts = dict(zip(vocabulary.words, vocabulary.counts))
+    assert (counts["The"], counts["@-@"], counts["<unk>"], counts["</s>"]) == (60, 60, 60, 90)
+    for split, lines in texts.items():
+        reader = ShardReader(job.root(tasks.EncodeCorpus).shard_files(split))
+        assert reader.step_counts == {1: 30, 10: 60}
+        found = {" ".join(vocabulary.words[n] for n in sentence)
+                 for sentence in reader.sentences(10)[1]}
+        assert found == {" ".join([*line.split(), "</s>"]).replace(
+            split, split if split == "train" else "<unk>") for line in lines if line.strip()}
 
 
 def test_a_word_list_is_read_for_its_content(job):
@@ -590,7 +627,7 @@ def test_gc_leaves_what_the_user_keeps_in_the_working_folder(job):
     write(work / "corpus" / "train.txt", job.lines)
     job.set("corpus", path=work / "corpus" / "train.txt")
     job.build(ROOT)
-    beside = next((work / "models").glob("*/model.h5")).with_name("notes.txt")
+    beside = job.root(tasks.TrainModel).artifact().path.with_name("notes.txt")
     beside.write_text("of the user")
     job.lines[300] += " another"
     write(work / "corpus" / "train.txt", job.lines)

@@ -98,7 +98,8 @@ def test_a_profile_holds_settings_that_there_are(profile):
     assert settings.values(settings.network)["num_units"] > 256
     for section, names in commented(REPOSITORY / f"pipeline/profiles/{profile}.cfg").items():
         for name, (_, text) in names.items():
-            assert str(settings.values(getattr(settings, section))[name]).startswith(text)
+            value = settings.SETTINGS[section][name].rule.parse(text)
+            assert settings.values(getattr(settings, section))[name] == value
 
 
 def test_a_file_goes_before_luigi_cfg_and_a_profile_before_both(file):
@@ -137,7 +138,11 @@ def test_all_faults_of_all_files_are_told_at_once_with_their_places(file, monkey
     ("[network]\nrecurrence = fusd", 2, "[network] recurrence = fusd: it must be fused or scan; "
                                         "did you mean fused?"),
     ("[vocabulary]\nsize = 3", 2, "[vocabulary] size = 3: it must be a whole number from 4 to "
-                                  "2,147,483,647"),
+                                  "2,147,483,647 or all"),
+    ("[vocabulary]\nsize = al", 2, "[vocabulary] size = al: it must be a whole number from 4 to "
+                                   "2,147,483,647 or all; did you mean all?"),
+    ("[tokens]\nsplit = space", 2, "[tokens] split = space: it must be words or spaces; did you "
+                                   "mean spaces?"),
     ("[vocabulary]\nword_list = no/such", 2, "[vocabulary] word_list = no/such: there is no such "
                                              "file"),
     ("[training]\nwarm_start = flase", 2, "[training] warm_start = flase: there is no such file; "

@@ -220,6 +220,64 @@ def test_indices_are_as_small_as_the_types_allow():
     assert words_of(large) == [words]
 
 
+# Text that is tokenized already
+
+# In the form of the files as they are spread: Penn Treebank, and WikiText-2.
+TREEBANK = [
+    " no it was n't black monday ",
+    " the <unk> 's N <unk> & co. said it wo n't pay $ N million a u.s. spokesman said ",
+]
+WIKITEXT = [
+    " ",
+    " = Lamp <unk> = ",
+    " ",
+    " In 2000 , a 5 @-@ pound lamp cost $ 1 @,@ 000 @.@ 5 ( Japanese : 戦場の <unk> 3 ) . ",
+    " ",
+]
+
+
+@pytest.mark.parametrize("lines, counted", [(TREEBANK, 6 + 19 + 2), (WIKITEXT, 4 + 23 + 5)])
+def test_tokens_are_counted_as_others_count_them(tmp_path, lines, counted):
+    tokens = tokenize([clean(line, "spaces") for line in lines], lowercase=False, split="spaces")
+    assert words_of(tokens) == [line.split() for line in lines]
+    assert len(tokens.indices) + len(lines) == counted  # </s> is one for each line
+    path = tmp_path / "tokens.h5"
+    write_tokens(write_part(tmp_path, [clean(line, "spaces") for line in lines]), path,
+                 lowercase=False, split="spaces")
+    assert sorted(words_of(read_tokens(path))) == sorted(line.split() for line in lines)
+
+
+@given(st.lists(LINES, max_size=8), st.booleans())
+@example(["e\u0301 so\u00adft \u200b \x01 a\x1cb\x85c\u00a0d", "", "don't <unk>. N @-@"], False)
+@example(["J\u030c ÀΣ İ <UNK> <s>x </s>."], True)
+def test_spaces_part_tokens_and_nothing_else_does(lines, lowercase):
+    sentences = []
+    for line in lines:
+        found = line.split()
+        while found and found[0].lower() == "<s>":
+            del found[0]
+        while found and found[-1].lower() == "</s>":
+            del found[-1]
+        if {"<s>", "</s>"} & {word.lower() for word in found}:
+            with pytest.raises(ValueError, match="^</?[sS]> within the line: put each sentence"):
+                clean(line, "spaces")
+        else:
+            assert clean(clean(line, "spaces"), "spaces") == clean(line, "spaces")
+            sentences.append((clean(line, "spaces"), found))
+    texts = [text for text, _ in sentences]
+    expected = [["<unk>" if word.lower() == "<unk>" else word
+                 for word in (text.lower() if lowercase else text).split()] for text in texts]
+    tokens = tokenize(texts, lowercase=lowercase, split="spaces")
+    assert words_of(tokens) == expected
+    if not lowercase:
+        assert expected == [["<unk>" if word.lower() == "<unk>" else word for word in found]
+                            for _, found in sentences]
+    assert tokens.types == sorted({word for sentence in expected for word in sentence})
+    again = tokenize([clean(word, "spaces") for word in tokens.types], lowercase=lowercase,
+                     split="spaces")
+    assert words_of(again) == [[word] for word in tokens.types]
+
+
 def write_part(folder, sentences):
     text = "".join(f"{sentence}\n" for sentence in sentences).encode()
     path = folder / f"{part_digest(text)}.txt"

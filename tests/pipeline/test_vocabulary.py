@@ -113,6 +113,21 @@ def test_small_counts_are_not_forgotten(monkeypatch, parts, best):
     assert set(vocabulary.words) - set(SPECIALS) == {best}
 
 
+@given(st.lists(st.sampled_from([*"abcdé", "<unk>"]), min_size=1, max_size=80), st.integers(1, 3),
+       st.integers(1, 4))
+def test_all_words_are_taken_that_occur_often_enough(words, minimum_count, parts):
+    counts = collections.Counter(words)
+    chosen = {word: count for word, count in counts.items()
+              if count >= minimum_count and word != "<unk>"}
+    if not chosen:
+        with pytest.raises(UserError, match="no word occurs"):
+            build_vocabulary(count(words), 7, size="all", minimum_count=minimum_count)
+        return
+    vocabulary = build_vocabulary(count(words, parts), 7, size="all", minimum_count=minimum_count)
+    assert dict(zip(vocabulary.words, vocabulary.counts)) == {
+        **chosen, "<unk>": len(words) - sum(chosen.values()), "<s>": 7, "</s>": 7}
+
+
 def test_a_word_list_is_taken_as_it_is(tmp_path):
     path = tmp_path / "words.txt"
     path.write_text("rare\nabsent\r\n<s>\n\ncafe\u0301\tand the rest\n")
@@ -142,6 +157,26 @@ def test_the_words_of_a_list_are_read_as_the_text_is(tmp_path):
         )
         assert dict(zip(vocabulary.words, vocabulary.counts)) == {"<s>": 1, "</s>": 1, **words}
         assert vocabulary.absent == sorted(word for word, count in words.items() if not count)
+
+
+def test_the_words_of_a_list_are_those_of_a_text_that_is_tokenized_already(tmp_path):
+    path, text = tmp_path / "words.txt", tmp_path / "text.txt"
+    path.write_text("n't\n@-@\nU.S.\ncafe\u0301\nso\u00adft\n<unk>\n<s>\n</s>\n \nabsent\t7\n")
+    text.write_text("it was n't the U.S. @-@ cafe\u0301\n\nso\u00adft\n")
+    write_tokens(text, tmp_path / "tokens.h5", lowercase=False, split="spaces")
+    parts = [read_types(tmp_path / "tokens.h5")]
+    how = {"size": 4, "word_list": path, "lowercase": False, "split": "spaces"}
+    vocabulary = build_vocabulary(parts, 3, **how)
+    assert dict(zip(vocabulary.words, vocabulary.counts)) == {
+        "<unk>": 3, "<s>": 3, "</s>": 3, "n't": 1, "@-@": 1, "U.S.": 1, "cafe\u0301": 1,
+        "so\u00adft": 1, "absent": 0}
+    write_vocabulary(vocabulary, path)
+    assert build_vocabulary(parts, 3, **how) == vocabulary
+    for content, fault in (("new york", "'new york' is 2 words"),
+                           ("a <s> b", "<s> within the line: .* give a word a line")):
+        path.write_text(f"a\n{content}\n")
+        with pytest.raises(UserError, match=f"words.txt, line 2: {fault}"):
+            build_vocabulary(parts, 3, **how)
 
 
 @pytest.mark.parametrize(

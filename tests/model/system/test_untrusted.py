@@ -26,6 +26,7 @@ from tests import hdf5_fuzzer
 from tests.jobs import REPOSITORY
 
 WORDS = ("<unk>", "<s>", "</s>", *(f"word{n}" for n in range(17)))
+TOKENIZATION = {"lowercase": True, "split": "words"}
 NETWORK = {"num_units": 3, "num_layers": 1, "recurrence": "scan"}
 
 
@@ -39,7 +40,7 @@ def checkpoint(tmp_path_factory):
     write_checkpoint(path, Checkpoint(
         parameters=parameters, optimiser=[np.zeros(3, "float32")],
         vocabulary=Vocabulary(WORDS, tuple(range(len(WORDS)))),
-        settings={"network": NETWORK, "tokenization": {"lowercase": True}, "training": {},
+        settings={"network": NETWORK, "tokenization": TOKENIZATION, "training": {},
                   "source": "here"},
         position={"update": 1}, history=[{"update": 1, "validation_perplexity": 2.0}]))
     return path
@@ -166,7 +167,11 @@ ODD = {
                            ("num_units", 2), ("num_units", 4), ("num_layers", 10**9),
                            ("num_layers", 2), ("peepholes", False), ("recurrence", "other"))},
     "no tokenization": set_json("settings", tokenization=[]),
-    "lowercase = maybe": set_json("settings", tokenization={"lowercase": "maybe"}),
+    "lowercase = maybe": set_json("settings", tokenization={**TOKENIZATION, "lowercase": "maybe"}),
+    "no tokenization's rule": set_json("settings", tokenization={"lowercase": True}),
+    "split = letters": set_json("settings", tokenization={**TOKENIZATION, "split": "letters"}),
+    "split = []": set_json("settings", tokenization={**TOKENIZATION, "split": []}),
+    "splits": set_json("settings", tokenization={**TOKENIZATION, "more": 1}),
     "no weights": lambda file: file.__delitem__(WEIGHTS),
     "other weights": lambda file: file["parameters"].create_dataset("more", data=np.zeros(3, "f4")),
     "fewer weights": replaced(WEIGHTS, data=np.zeros((3, 19), "float32")),
@@ -202,7 +207,8 @@ ODD = {
     "a format of many words": lambda file: file.attrs.__setitem__("format", ["a", "b"]),
 }
 # What only the use of the model can tell, and what it can do without.
-NOT_BY_INFO = ("a network", "num_", "peepholes", "recurrence", "lowercase", "no weights",
+NOT_BY_INFO = ("a network", "num_", "peepholes", "recurrence", "lowercase", "split",
+               "no weights",
                "other weights", "fewer weights", "weights on", "double", "half", "no number",
                "no finite", "more words", "no network", "no tokenization")
 NOT_BY_SCORE = ("a history",)

@@ -40,8 +40,12 @@ def read(path, **options):
     return [s.decode() for block in iter(reader.block, None) for s in block], bad, counts
 
 
-def naive_sentences(content: bytes) -> list[str]:
-    lines = content.decode().replace("\ufeff", "").split("\n")
+def naive_sentences(content: bytes, tokens: str) -> list[str]:
+    text = content.decode()
+    if tokens == "spaces":
+        lines = text.removeprefix("\ufeff").split("\n")
+        return [line.strip() for line in (lines if lines[-1] else lines[:-1])]
+    lines = text.replace("\ufeff", "").split("\n")
     return [s for line in lines if (s := unicodedata.normalize("NFC", line).strip())]
 
 
@@ -51,8 +55,11 @@ def naive_sentences(content: bytes) -> list[str]:
     ),
     mark=st.booleans(),
     block_bytes=st.integers(3, 20),
+    tokens=st.sampled_from(["words", "spaces"]),
 )
-def test_reading_in_blocks_equals_reading_whole(tmp_path_factory, text, mark, block_bytes):
+def test_reading_in_blocks_equals_reading_whole(
+    tmp_path_factory, text, mark, block_bytes, tokens
+):
     content = b"\xef\xbb\xbf" * mark + text.encode()
     path = tmp_path_factory.mktemp("corpus") / "corpus.txt"
     path.write_bytes(content)
@@ -62,8 +69,8 @@ def test_reading_in_blocks_equals_reading_whole(tmp_path_factory, text, mark, bl
             with pytest.raises(UserError, match="all one line"):
                 read(path)
             return
-        sentences, bad, counts = read(path)
-    expected = naive_sentences(content)
+        sentences, bad, counts = read(path, tokens=tokens)
+    expected = naive_sentences(content, tokens)
     assert sentences == expected and not bad
     assert counts["bytes"] == len(content)
     assert counts["sentences"] == len(expected)
@@ -214,12 +221,35 @@ def test_utf_16_is_recognised(tmp_path):
         lambda line: bytes(b"12 \t\r\x0b\x1c\x1f\xc2\xa0\xc3\xa9\xffa"[n % 14] for n in line)
     ), min_size=1, max_size=4),
     leipzig=st.booleans(),
+    tokens=st.sampled_from(["words", "spaces"]),
 )
-def test_lines_together_are_read_as_one_by_one(lines, leipzig):
-    found = reading._good_lines(lines, leipzig, 6)
+def test_lines_together_are_read_as_one_by_one(lines, leipzig, tokens):
+    found = reading._good_lines(lines, leipzig, 6, tokens)
     if found is not None:
-        one_by_one = [reading._sentence(line, leipzig, 6) for line in lines]
+        one_by_one = [reading._sentence(line, leipzig, 6, tokens) for line in lines]
         assert [line for line in found if line] == [line for line in one_by_one if line]
+
+
+# Text that is tokenized already
+
+
+def test_tokens_by_spaces_stay_as_they_are_and_empty_lines_are_sentences(tmp_path):
+    path = tmp_path / "corpus.txt"
+    path.write_text(" \n = Robert <unk> = \n \n<s> cafe\u0301 so\u00adft\u200b @-@ \ufeff </s>\r\n")
+    assert read(path, tokens="spaces") == (
+        ["", "= Robert <unk> =", "", "cafe\u0301 so\u00adft\u200b @-@ \ufeff"], [],
+        {"bytes": path.stat().st_size, "lines": 4, "sentences": 4, "empty": 0, "set_aside": 0})
+    assert read(path)[0] == ["= Robert <unk> =", "café soft @-@"]
+
+
+def test_a_border_within_a_line_is_a_bad_line_where_spaces_part_tokens(tmp_path):
+    path = tmp_path / "corpus.txt"
+    path.write_text("<s> a </s>\n<s> b </s> <s> c </s>\nx<s> </s>y\n")
+    sentences, bad, _ = read(path, tokens="spaces")
+    assert sentences == ["a", "x<s> </s>y"]
+    assert [(line.line, line.offset, line.reason) for line in bad] == [
+        (2, 11, "</s> within the line: put each sentence on a line of its own")]
+    assert read(path)[0] == ["a", "b </s> <s> c", "x<s> </s>y"]
 
 
 # The Leipzig corpora
