@@ -62,10 +62,9 @@ class _TorchDevice(Device):
         except ImportError as error:
             raise UserError(f"device = {name} needs PyTorch, which is not installed here "
                             f"({error}): 'make run DEVICE={name}' installs it") from None
-        from model.engine.on_torch import linker
-        from model.engine.on_torch.operations import Context
+        from model.engine import on_torch
 
-        self._torch, self._linker = torch, linker
+        self._torch, self._on_torch = torch, on_torch
         if name == "torch-cpu":
             device = torch.device("cpu")
         else:
@@ -75,7 +74,7 @@ class _TorchDevice(Device):
         torch.utils.deterministic.fill_uninitialized_memory = False
         torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
         self._device = device
-        self._context = Context(device, precision)
+        self._context = on_torch.Context(device, precision)
 
     def _check_card(self, number: int) -> None:
         torch = self._torch
@@ -98,10 +97,10 @@ class _TorchDevice(Device):
                            "products; take single")
 
     def function(self, inputs: list, outputs=None, **options) -> Callable:
-        return theano.function(inputs, outputs, mode=self._linker.mode(self._context), **options)
+        return theano.function(inputs, outputs, mode=self._on_torch.mode(self._context), **options)
 
     def value(self, variable) -> np.ndarray:
-        return self._linker.to_array(variable.get_value(borrow=True))
+        return self._on_torch.to_array(variable.get_value(borrow=True))
 
     def facts(self) -> dict:
         if self._device.type == "cpu":

@@ -55,8 +55,7 @@ def test_what_a_training_takes_is_that_of_its_parameters(layers):
 
 def test_a_run_is_refused_before_it_begins_and_an_edit_is_not(job, monkeypatch):
     text = sum(path.stat().st_size for path in (job.train, job.valid, job.test))
-    training = disk_space.for_training(job.settings["network"] | {
-        "num_units": 4, "num_layers": 1}, "adam", 60)
+    training = disk_space.for_training({"num_units": 4}, "adam", 60)
     free(monkeypatch, 2 * text + training - 1)
     with pytest.raises(UserError, match="will need about"):
         job.build(tasks.SplitCorpus)

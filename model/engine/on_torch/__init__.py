@@ -1,1 +1,7 @@
 """Theano's graphs carried out on PyTorch's tensors; imported only where a device asks for it."""
+
+from model.engine.on_torch import layers, scan, theano_operations  # noqa: F401  fill the table
+from model.engine.on_torch.linker import mode, to_array
+from model.engine.on_torch.operations import Context
+
+__all__ = ["Context", "mode", "to_array"]

@@ -15,7 +15,6 @@ import torch
 from theano.compile.mode import Mode
 from theano.gof.link import Container, PerformLinker, add_clear_storage, map_storage
 
-from model.engine.on_torch import layers, scan, theano_operations  # noqa: F401  fill the table
 from model.engine.on_torch.operations import OPERATIONS, Context
 
 # Rewrites that are for Theano's own C code: they put operations in the graph that PyTorch needs no

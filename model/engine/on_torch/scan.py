@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from theano.scan_module.scan_op import Scan
 
+from model.engine.on_torch.linker import compile_inner
 from model.engine.on_torch.operations import operation
 
 
@@ -15,8 +16,6 @@ def _scan(node, context):
     Those with taps keep their values in buffers along their first axis: a step reads at the taps
     and writes at its place, modulo the buffer's length, for a buffer may be shorter than the loop.
     """
-    from model.engine.on_torch.linker import compile_inner
-
     op = node.op
     step = compile_inner(op.inputs, op.outputs, context)
     buffers_end = op.n_mit_mot + op.n_mit_sot + op.n_sit_sot
