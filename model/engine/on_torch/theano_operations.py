@@ -29,16 +29,21 @@ def _divided(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     return torch.div(a, b, rounding_mode="floor")
 
 
+def _number(value: torch.Tensor) -> torch.Tensor:
+    """PyTorch does not subtract truth values."""
+    return value.to(torch.int8) if value.dtype == torch.bool else value
+
+
 # Of numbers, elementwise.
 _SCALARS: dict[type, Callable] = {
     scalar.Add: _fold(operator.add),
-    scalar.Sub: operator.sub,
+    scalar.Sub: lambda a, b: _number(a) - _number(b),
     scalar.Mul: _fold(operator.mul),
     scalar.TrueDiv: operator.truediv,
     scalar.IntDiv: _divided,
     scalar.Mod: torch.remainder,
     scalar.Pow: torch.pow,
-    scalar.Neg: operator.neg,
+    scalar.Neg: lambda value: -_number(value),
     scalar.Abs: torch.abs,
     scalar.Sgn: torch.sign,
     scalar.Inv: torch.reciprocal,
