@@ -16,7 +16,7 @@ endif
 endif
 
 # Only what the command line says counts: clusters, for one, set WORK. A $ in a name is one.
-variables := CORPUS VALID TEST WORK PROFILE SCHEDULER WORKERS PYTHON REMOVE MODELS
+variables := CORPUS VALID TEST WORK PROFILE DEVICE SCHEDULER WORKERS PYTHON REMOVE MODELS
 given = $(if $(findstring command line,$(origin $1)),$(value $1))
 $(foreach name,$(variables),$(eval override $(name) := $$(call given,$(name))))
 override WORK := $(or $(WORK),data/work)
@@ -33,15 +33,19 @@ python := "$$(readlink -f .venv)/bin/python" -E
 pipeline := exec $(python) -m pipeline
 inputs = $(if $(CORPUS),--corpus "$$CORPUS") $(if $(VALID),--valid "$$VALID") \
          $(if $(TEST),--test "$$TEST") $(if $(PROFILE),--profile "$$PROFILE") --work "$$WORK"
-luigi = $(if $(SCHEDULER),--scheduler "$$SCHEDULER") $(if $(WORKERS),--workers "$$WORKERS")
+luigi = $(if $(DEVICE),--device "$$DEVICE") $(if $(SCHEDULER),--scheduler "$$SCHEDULER") $(if $(WORKERS),--workers "$$WORKERS")
 setup := ./setup.sh $(if $(PYTHON),--python "$$PYTHON")
+# A device other than the processor, by the command line or else by luigi.cfg, needs PyTorch.
+device = $(or $(DEVICE),$(shell sed -nE '/^\[run\]/,/^\[[^r]/s/^device *= *//p' luigi.cfg 2>/dev/null))
+torch = $(if $(filter-out cpu,$(device)),torch)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup environment run why status report gc daemon stop bench test check lock clean
+.PHONY: help setup environment run why status report gc daemon stop bench test test-extras \
+        test-card check lock clean
 MAKEFLAGS += --no-print-directory
 
 help: ## List the targets and the variables
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@awk -F '^#: ' '/^#: / { print $$2 }' $(MAKEFILE_LIST)
 
 #: 
@@ -50,13 +54,14 @@ help: ## List the targets and the variables
 #:   VALID TEST sentences to validate and test with (default: 1 % of the corpus each)
 #:   WORK       folder for everything the job makes (default: data/work)
 #:   PROFILE    named settings of the network and its training
+#:   DEVICE     cpu, cuda or cuda:N for a graphics card (installs PyTorch), or torch-cpu
 #:   SCHEDULER  daemon or local       WORKERS  processes side by side
 #:   PYTHON     Python 3.10, 3.11 or 3.12 (default: that of .venv, or the newest on the PATH)
 #:   REMOVE     yes: gc removes        MODELS   these models too, by name, or all
 #: They are read from the command line only, not from the environment.
 
 setup: ## Make or update the virtual environment .venv
-	@$(setup)
+	@$(setup) $(torch)
 
 # What only looks, or only ends something, installs nothing.
 environment:
@@ -84,22 +89,31 @@ stop: environment ## Stop the Luigi daemon
 	@$(pipeline) stop --work "$$WORK"
 
 bench: ## Compare the speed of training with PyTorch's (installs PyTorch)
-	@$(setup) bench
+	@$(setup) torch
 	@exec $(python) -m benchmarks $(if $(CORPUS),--corpus "$$CORPUS")
 
 # The tests keep their own compile cache, so that they depend on nothing that a job has left.
-test check: export PIPELINE_WORK = data/test-work
+test test-extras test-card check: export PIPELINE_WORK = data/test-work
 
 # Two files of tests at a time, for most tests use one core; the long ones not last.
 pytest := $(python) -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+without_extras := -m "not extras and not card"
 
 test: setup ## Run the tests
-	@exec $(pytest)
+	@exec $(pytest) $(without_extras)
+
+test-extras: ## Run the tests of what needs an extra (installs PyTorch)
+	@$(setup) torch triton
+	@exec $(pytest) -m "extras and not card"
+
+# Where a card is, there may be another Python, with packages of its own: PYTHON names it.
+test-card: ## Run the tests that need a graphics card, with PYTHON or that of .venv
+	@exec $(if $(PYTHON),"$$PYTHON",$(python)) -m pytest -m card
 
 check: setup ## Run the linter, the type checker and the tests
 	@$(python) -m ruff check .
 	@$(python) -m mypy
-	@exec $(pytest)
+	@exec $(pytest) $(without_extras)
 
 lock: ## Write constraints/: exact versions, what is there stays (remove a file for the newest)
 	@$(setup) lock

@@ -80,7 +80,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Make the environment, or remove all; returns the exit code."""
     parser = argparse.ArgumentParser(prog="./setup.sh", description="Make the environment.")
     parser.add_argument("extras", nargs="*", metavar="EXTRA",
-                        help="an extra of pyproject.toml, as bench; it stays from then on")
+                        help="an extra of pyproject.toml, as torch; it stays from then on")
     parser.add_argument("--remove", action="store_true", help="remove all environments")
     options = parser.parse_args(arguments)
     try:
@@ -296,9 +296,11 @@ def _is_current(root: Path, wanted: Path) -> bool:
 
 
 def _extras_there(root: Path, extras: list[str]) -> list[str]:
-    """The extras, with those of the present environment."""
+    """The extras, with those of the present environment that pyproject.toml still has."""
     with contextlib.suppress(OSError):
-        extras = [*extras, *(root / ".venv" / "extras").read_text().split()]
+        project = (root / "pyproject.toml").read_text()
+        extras = [*extras, *(name for name in (root / ".venv" / "extras").read_text().split()
+                             if f"\n{name} = [" in project)]
     return sorted({*extras} - {*_ALWAYS})
 
 

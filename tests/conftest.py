@@ -33,11 +33,14 @@ def torch_installed():
 
 
 @pytest.fixture(scope="module", params=[
-    "cpu", pytest.param("torch-cpu", marks=pytest.mark.extras)])
+    "cpu", pytest.param("torch-cpu", marks=pytest.mark.extras),
+    pytest.param("cuda", marks=pytest.mark.card)])
 def device(request):
-    """Each way of computing; the second one where PyTorch is installed."""
+    """Each way of computing that there can be here."""
     if request.param != "cpu":
-        request.getfixturevalue("torch_installed")
+        torch = request.getfixturevalue("torch_installed")
+        if request.param == "cuda" and not torch.cuda.is_available():
+            pytest.skip("there is no graphics card")
     from model.engine import open_device
 
     return open_device(request.param)

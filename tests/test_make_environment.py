@@ -38,7 +38,7 @@ def built(monkeypatch):
 def checkout(tmp_path, built):
     folder = tmp_path / "checkout"
     shutil.copytree(REPOSITORY / "constraints", folder / "constraints")
-    for name in ("setup.sh", "make_environment.py"):
+    for name in ("setup.sh", "make_environment.py", "pyproject.toml"):
         shutil.copy(REPOSITORY / name, folder)
     return folder
 
@@ -121,12 +121,20 @@ def test_going_back_to_the_one_before_needs_no_installation(checkout, built):
 
 
 def test_an_extra_stays_when_another_is_added_and_after_changes(checkout, built):
-    make(checkout, ["bench"])
+    make(checkout, ["torch"])
     make(checkout, [])
     make(checkout, ["lock"])
     change(checkout)
     make(checkout, [])
-    assert built == [["test", "bench"], ["test", "bench", "lock"], ["test", "bench", "lock"]]
+    assert built == [["test", "torch"], ["test", "lock", "torch"], ["test", "lock", "torch"]]
+
+
+def test_an_extra_that_is_no_more_is_left_out(checkout, built):
+    make(checkout, ["torch"])
+    (checkout / ".venv" / "extras").write_text("test torch of-old")
+    change(checkout)
+    make(checkout, [])
+    assert built[1:] == [["test", "torch"]]
 
 
 def test_what_was_cut_off_is_made_again(checkout, built, monkeypatch):
@@ -345,6 +353,6 @@ def test_the_checkout_is_found_from_any_folder(tmp_path):
 def test_the_requirements_are_those_of_the_project_and_of_extras():
     shown = subprocess.run(
         [sys.executable, "-I", "-c", make_environment._REQUIREMENTS, REPOSITORY / "pyproject.toml",
-         "bench"], check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines()
-    assert "Theano==1.0.5" in shown and any(line.startswith("torch==") for line in shown)
+         "torch"], check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines()
+    assert "Theano==1.0.5" in shown and any(line.startswith("torch>=") for line in shown)
     assert not any(line.startswith("pytest") for line in shown)

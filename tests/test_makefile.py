@@ -63,15 +63,36 @@ def test_names_stay_whole(checkout):
 
 
 def test_nothing_is_taken_from_the_environment(checkout):
-    names = ("CORPUS", "VALID", "TEST", "WORK", "PROFILE", "SCHEDULER", "WORKERS", "PYTHON",
-             "pipeline", "python", "inputs", "setup", "given")
+    names = ("CORPUS", "VALID", "TEST", "WORK", "PROFILE", "DEVICE", "SCHEDULER", "WORKERS",
+             "PYTHON", "pipeline", "python", "inputs", "setup", "given", "device", "torch")
     _, expected = make(checkout, "run")
     assert make(checkout, "run", **dict.fromkeys(names, "of the user")) == (0, expected)
 
 
 def test_python_can_be_named(checkout):
     _, output = make(checkout, "bench", "PYTHON=a python")
-    assert output.splitlines()[0] == "setup|--python|a python|bench|"
+    assert output.splitlines()[0] == "setup|--python|a python|torch|"
+
+
+def test_a_device_other_than_the_processor_installs_pytorch(checkout):
+    _, output = make(checkout, "run", "DEVICE=cuda:1")
+    set_up, run = output.splitlines()
+    assert set_up == "setup|torch|" and run.endswith("|--device|cuda:1|")
+    assert make(checkout, "run", "DEVICE=cpu")[1].splitlines()[0] == "setup|"
+    shutil.copy(REPOSITORY / "luigi.cfg", checkout)
+    assert make(checkout, "run")[1].splitlines()[0] == "setup|"
+    settings = (checkout / "luigi.cfg").read_text().replace("device = cpu", "device = torch-cpu")
+    (checkout / "luigi.cfg").write_text(settings)
+    assert make(checkout, "run")[1].splitlines()[0] == "setup|torch|"
+    assert make(checkout, "run", "DEVICE=cpu")[1].splitlines()[0] == "setup|"
+
+
+@pytest.mark.parametrize("target, wanted", [
+    ("test", "-m|not extras and not card|"), ("test-extras", "-m|extras and not card|"),
+    ("test-card", "-m|pytest|-m|card|")])
+def test_which_tests_a_target_runs(checkout, target, wanted):
+    code, output = make(checkout, target)
+    assert code == 0 and output.splitlines()[-1].endswith(wanted)
 
 
 def test_what_bash_reads_by_itself_is_not_obeyed(checkout, tmp_path):

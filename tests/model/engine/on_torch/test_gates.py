@@ -18,7 +18,8 @@ import pytest
 
 from tests.model.engine.test_lstm_op import make_parameters, reference
 
-torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+pytestmark = pytest.mark.extras
+torch = pytest.importorskip("torch", reason="PyTorch is not there; make test-extras installs it")
 
 from torch._subclasses.fake_tensor import FakeTensorMode  # noqa: E402
 
@@ -36,7 +37,7 @@ needs_triton = pytest.mark.skipif(gates_module.kernels is None, reason="Triton i
 
 # The forms that can be tested in this process.
 FORMS = [pytest.param("interpreter", marks=needs_triton)] if INTERPRETED else [
-    "plain", pytest.param("card", marks=[needs_triton, pytest.mark.skipif(
+    "plain", pytest.param("card", marks=[pytest.mark.card, needs_triton, pytest.mark.skipif(
         not torch.cuda.is_available(), reason="there is no card")])]
 
 SHAPES = [
