@@ -102,6 +102,9 @@ without_extras := -m "not extras and not card"
 test: setup ## Run the tests
 	@exec $(pytest) $(without_extras)
 
+# The networks of the tests are tiny: threads would only wait for each other.
+test-extras test-card: export OMP_NUM_THREADS = 1
+
 test-extras: ## Run the tests of what needs an extra (installs PyTorch)
 	@$(setup) torch triton
 	@exec $(pytest) -m "extras and not card"
