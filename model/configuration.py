@@ -23,8 +23,8 @@ class Rule:
     kind : {bool, int, float, str}
     at_least, above, at_most, below : float, optional
         Bounds of a number.
-    choices : tuple of str, optional
-        The words that there are; none for any text.
+    choices : tuple, optional
+        The values that there are; none for any.
     pattern : str, optional
         A regular expression that all of a text has to match.
     described : str, optional
@@ -36,7 +36,7 @@ class Rule:
     above: float = -math.inf
     at_most: float = math.inf
     below: float = math.inf
-    choices: tuple[str, ...] = ()
+    choices: tuple[Any, ...] = ()
     pattern: str = ".*"
     described: str = ""
 
@@ -44,9 +44,11 @@ class Rule:
         """What a value must be: "a whole number of at least 1"."""
         if self.kind is bool:
             return "true or false"
+        if self.choices:
+            *words, last = map(str, self.choices)
+            return self.described or f"{', '.join(words)} or {last}"
         if self.kind is str:
-            return self.described or " or ".join(
-                [", ".join(self.choices[:-1]), self.choices[-1]] if self.choices else ["any text"])
+            return self.described or "any text"
         name = "a whole number" if self.kind is int else "a number"
         if self.at_least > -math.inf and self.at_most < math.inf:
             return f"{name} from {self.at_least:,} to {self.at_most:,}"
@@ -57,11 +59,12 @@ class Rule:
 
     def allows(self, value: Any) -> bool:
         """Whether a value is one of those."""
+        if self.choices and value not in self.choices:
+            return False
         if self.kind is bool:
             return isinstance(value, bool)
         if self.kind is str:
-            return (isinstance(value, str) and re.fullmatch(self.pattern, value) is not None
-                    and (not self.choices or value in self.choices))
+            return isinstance(value, str) and re.fullmatch(self.pattern, value) is not None
         wanted = int if self.kind is int else (int, float)
         return (isinstance(value, wanted) and not isinstance(value, bool)
                 and -math.inf < value < math.inf

@@ -112,7 +112,7 @@ def write_kneser_ney(shard_paths: Sequence[str | os.PathLike], vocabulary: Vocab
         file.attrs["vocabulary_size"] = size
         file.attrs["start"] = vocabulary.start
         file.attrs["order"] = order
-        tables = {k: _Table(file, k, size) for k in range(2, order + 1)}
+        tables = {k: _Table(file, k, size) for k in range(1, order + 1)}
         for rows, counts in _counted(from_shards, size, order):
             # What begins with <s> twice or more is a shorter n-gram that begins with it. Where
             # all are sorted it comes first, as it has to in its own table.
@@ -131,7 +131,6 @@ def write_kneser_ney(shard_paths: Sequence[str | os.PathLike], vocabulary: Vocab
         for rows in tables[2].ends():
             words += np.bincount(rows[:, 0], minlength=size)
         file["1/counts"] = words.astype("uint32")
-        tables[1] = _Table(file, 1, size)
         tables[1].look_at(words)
         for table in tables.values():
             table.finish()

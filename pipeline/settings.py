@@ -44,6 +44,7 @@ from model.configuration import (  # noqa: E402
     rules,
 )
 from model.data.vocabulary import SPECIALS  # noqa: E402
+from model.kneser_ney import ORDERS  # noqa: E402
 from model.system import environment  # noqa: E402
 from model.system.files import UserError  # noqa: E402
 from pipeline.exit_codes import ExitCode  # noqa: E402
@@ -231,6 +232,13 @@ vocabulary = _section(
         "", "A file of words, one a line, to take instead of the most frequent ones; empty for "
         "none. Each must be one word to the tokenizer, which brings them to lower case as it does "
         "the text.", _ANY_TEXT, ("",)),
+)
+baseline = _section(
+    "baseline",
+    order=Setting(
+        5, "Words of the longest n-grams of the model that the network is compared and "
+        "interpolated with, by interpolated modified Kneser-Ney; 0 for no such model. Published "
+        "figures are mostly of 5.", Rule(int, choices=(0, *ORDERS))),
 )
 network = _section(
     "network",
@@ -465,7 +473,8 @@ def _fault(line: _Line) -> str | None:
     try:
         check(text)
     except (ValueError, luigi.parameter.ParameterException) as error:
-        return f"{setting} = {line.text}: {error}" + _meant(text, ours.rule.choices if ours else ())
+        choices = map(str, ours.rule.choices) if ours else ()
+        return f"{setting} = {line.text}: {error}" + _meant(text, choices)
     if ours and ours.or_file and text not in ours.or_file and not Path(text).expanduser().is_file():
         return f"{setting} = {line.text}: there is no such file" + _meant(text, ours.or_file)
     return None
