@@ -356,7 +356,7 @@ def test_through_the_daemon(job, monkeypatch):
         shown = RemoteScheduler(daemon.url(port)).task_list("DONE", "", limit=False).values()
         assert {task["name"] for task in shown} == {
             "SplitCorpus", "TokenizePart", "BuildVocabulary", "EncodePart", "EncodeCorpus",
-            "TrainModel", "EvaluatePerplexity", "WriteReport"}
+            "CountNGrams", "TrainModel", "EvaluatePerplexity", "WriteReport"}
         for task in shown:
             assert not re.search("[0-9a-f]{17}", task["display_name"])
             if task["name"] in ("TokenizePart", "EncodePart"):
