@@ -12,6 +12,8 @@ from model.system.errors import BadInput
 
 # Rules of Lasagne's, by their names there.
 OPTIMISERS = ("adagrad", "adam", "rmsprop", "momentum", "adadelta")
+# Of the n-gram model that networks are compared with: words of its longest n-grams.
+ORDERS = (2, 3, 4, 5)
 
 
 @dataclass(frozen=True)

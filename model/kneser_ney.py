@@ -54,7 +54,6 @@ from model.system.hdf5 import open_hdf5, write_hdf5
 from model.system.untrusted import odd_content
 
 FORMAT_VERSION = 1
-ORDERS = range(2, 6)
 
 _FALLBACK = (0.0, 0.5, 1.0, 1.5)
 
@@ -83,7 +82,7 @@ def write_kneser_ney(shard_paths: Sequence[str | os.PathLike], vocabulary: Vocab
     vocabulary : Vocabulary
         Theirs.
     order : int
-        Words of the longest n-grams, one of `ORDERS`.
+        Words of the longest n-grams, one of `model.configuration.ORDERS`.
     path : path
         Where the file is to appear.
     on_progress : function

@@ -37,6 +37,7 @@ from luigi.task_register import Register  # noqa: E402
 
 from model.configuration import (  # noqa: E402
     AMOUNT,
+    ORDERS,
     SWITCH,
     NetworkConfig,
     Rule,
@@ -44,7 +45,6 @@ from model.configuration import (  # noqa: E402
     rules,
 )
 from model.data.vocabulary import SPECIALS  # noqa: E402
-from model.kneser_ney import ORDERS  # noqa: E402
 from model.system import environment  # noqa: E402
 from model.system.files import UserError  # noqa: E402
 from pipeline.exit_codes import ExitCode  # noqa: E402

@@ -10,10 +10,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from model import kneser_ney
+from model.configuration import ORDERS
 from model.data.shards import ShardReader, write_shard
 from model.data.vocabulary import Vocabulary
 from model.evaluation import batches
-from model.kneser_ney import ORDERS, KneserNey, discounts, write_kneser_ney
+from model.kneser_ney import KneserNey, discounts, write_kneser_ney
 from model.system.errors import DamagedFile, UserError
 from model.system.hdf5 import open_hdf5, write_hdf5
 
