@@ -16,7 +16,7 @@ import secrets
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -29,7 +29,10 @@ from model.system.processes import end_descendants, end_with_descendants, end_wi
 from model.system.terminal import guard_output
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from model.checkpoint import Checkpoint
+    from model.data.vocabulary import Vocabulary
 
 # A status line more often than this tells nobody more.
 _SECONDS_BETWEEN_REPORTS = 0.5
@@ -37,6 +40,7 @@ _SECONDS_BETWEEN_REPORTS = 0.5
 _SAMPLES = 12
 # Of the evaluation's time, about.
 _SHARE_OF_SCORING = 0.9
+_SHARE_OF_ALL_BUT_NGRAMS = 0.97
 
 # What commands take that are given no model.
 _CURRENT = ("the model of the newest complete run in the working folder, which the environment "
@@ -110,6 +114,9 @@ def _parser() -> argparse.ArgumentParser:
     score.add_argument("text", nargs="?", default="-", metavar="FILE",
                        help="UTF-8 text, a sentence a line, also compressed; - for standard input "
                             "(the default)")
+    score.add_argument("--mix", action="store_true",
+                       help="add the probabilities of the network and of the n-gram model, both of "
+                            "the newest complete run, with the weights that it chose")
     score.add_argument("--words", action="store_true", help="also score every word by itself")
     score.add_argument("--base", type=_base, default=math.e,
                        help="of the logarithms, as 10 or 2 (default: e)")
@@ -215,12 +222,13 @@ def check_command(options: argparse.Namespace) -> None:
 
 def evaluate_command(options: argparse.Namespace) -> None:
     """``evaluate``: writes the figures of each set, with baselines and samples, as JSON."""
-    from model.baselines import Bigrams, baselines
+    from model.baselines import Bigrams, baselines, kneser_ney
     from model.checkpoint import read_checkpoint
     from model.data.shards import ShardReader
     from model.engine import open_device
     from model.evaluation import evaluate
     from model.inference import load_network
+    from model.kneser_ney import KneserNey
     from model.network import compile_log_probabilities, compile_next_word
     from model.sampling import sample
 
@@ -234,12 +242,17 @@ def evaluate_command(options: argparse.Namespace) -> None:
     log_probabilities = compile_log_probabilities(network, device)
     readers = {name: ShardReader([Path(p) for p in paths], vocabulary.digest)
                for name, paths in content["sets"].items()}
-    result: dict = {"sets": {}}
+    result: dict = {"sets": {}, "mixture": None}
+    of_network: dict[str, list[np.ndarray]] = {name: [] for name in readers}
     for number, (name, reader) in enumerate(readers.items()):
         def progress(share: float, name: str = name, before: int = number) -> None:
             report(_SHARE_OF_SCORING * (before + share) / len(readers), f"scoring {name}")
 
-        evaluation = evaluate(log_probabilities, reader, vocabulary, on_progress=progress)
+        def score(inputs: np.ndarray, targets: np.ndarray, name: str = name) -> np.ndarray:
+            of_network[name].append(log_probabilities(inputs, targets))
+            return of_network[name][-1]
+
+        evaluation = evaluate(score, reader, vocabulary, on_progress=progress)
         if not math.isfinite(evaluation.totals.figures()["perplexity"]):
             raise UserError(f"the perplexity of {name} is not finite: the model "
                             f"{content['model']} gives its words no probability. Nothing is "
@@ -252,6 +265,12 @@ def evaluate_command(options: argparse.Namespace) -> None:
     report((1 + _SHARE_OF_SCORING) / 2, "counting pairs for the baselines", at_once=True)
     bigrams = Bigrams.count([Path(p) for p in content["train_shards"]], vocabulary)
     result["baselines"] = baselines(bigrams, readers["valid"], readers, vocabulary)
+    if content["ngrams"]:
+        report(_SHARE_OF_ALL_BUT_NGRAMS, "scoring with the n-gram model", at_once=True)
+        found = kneser_ney(KneserNey(content["ngrams"], vocabulary), of_network, readers,
+                           vocabulary)
+        result["baselines"] |= found["baselines"]
+        result["mixture"] = found["mixture"]
     with publish(content["output"]) as temporary:
         temporary.write_text(to_json(result, indent=1))
 
@@ -262,18 +281,25 @@ def score_command(options: argparse.Namespace) -> None:
     from model.evaluation import Totals, headline
     from model.inference import load_network
     from model.network import compile_log_probabilities
-    from model.scoring import figures, score_lines, word_totals
+    from model.scoring import Batch, figures, score_lines, word_totals
 
+    if options.mix and options.model:
+        raise UserError("--mix takes the model of the newest complete run: leave --model out")
     with _open_text(options.text) as stream:
         device = open_device(options.device)
         checkpoint = _model(options.model)
+        mixed = _mixer(checkpoint.vocabulary) if options.mix else lambda batches, found: found
+        of_network = compile_log_probabilities(load_network(checkpoint), device)
+
+        def log_probabilities(batches: list[Batch]) -> Iterable[np.ndarray]:
+            return mixed(batches, (of_network(*batch) for batch in batches))
+
         write = _write_json if options.format == "json" else _write_table
         if options.format == "tsv":
             columns = ["line", *(["word"] if options.words else []), *figures(Totals(), 10)]
             print("\t".join(columns))
         total = Totals()
         name = "standard input" if options.text == "-" else options.text
-        log_probabilities = compile_log_probabilities(load_network(checkpoint), device)
         for score in score_lines(stream, name, log_probabilities, checkpoint.vocabulary,
                                  **checkpoint.settings["tokenization"]):
             words = [{"word": word, **figures(totals, options.base)}
@@ -284,6 +310,18 @@ def score_command(options: argparse.Namespace) -> None:
         if total.out_of_vocabulary and headline(checkpoint.vocabulary) != "perplexity":
             print("<unk> never occurred in the model's training: only perplexity_without_unk means "
                   "something", file=sys.stderr)
+
+
+def _mixer(vocabulary: Vocabulary) -> Callable[..., Iterator[np.ndarray]]:
+    """From batches and the network's scores of each to those of the mixture with n-grams."""
+    from model.inference import current_ngrams
+    from model.kneser_ney import KneserNey
+    from model.mixture import mix
+
+    path, weight = current_ngrams(environment.work_folder())
+    ngrams = KneserNey(path, vocabulary)
+    return lambda batches, of_network: (
+        mix(*pair, weight) for pair in zip(of_network, ngrams.score(batches)))
 
 
 def _write_table(line: int | str, words: list[dict] | None, sums: dict) -> None:

@@ -1,4 +1,4 @@
-"""Unigram and bigram models from the training counts: what a network has to beat."""
+"""N-gram models from the training counts: what a network has to beat."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ import scipy.sparse
 
 from model.data.shards import ShardReader, load
 from model.data.vocabulary import Vocabulary
-from model.evaluation import evaluate, headline
+from model.evaluation import batches, evaluate, headline
+from model.kneser_ney import KneserNey
+from model.mixture import best_weight, mix
 
 _SMOOTHING = [10.0**exponent for exponent in range(-4, 2)]
 
@@ -121,3 +123,48 @@ def baselines(bigrams: Bigrams, valid: ShardReader, sets: dict[str, ShardReader]
         result[name] = {"smoothing": best,
                         **{key: score(reader, best) for key, reader in sets.items()}}
     return result
+
+
+def kneser_ney(model: KneserNey, of_network: dict[str, list[np.ndarray]],
+               sets: dict[str, ShardReader], vocabulary: Vocabulary) -> dict:
+    """Perplexities of an n-gram model, and of its interpolation with the network.
+
+    The weight of the interpolation is the best one on the validation set.
+
+    Parameters
+    ----------
+    model : KneserNey
+    of_network : dict
+        By set, the network's scores of each of the set's `batches`: natural logarithms of the
+        targets' probabilities, (sentences, steps).
+    sets : dict
+        The sets to score, by name, ``valid`` among them.
+    vocabulary : Vocabulary
+
+    Returns
+    -------
+    dict
+        ``{"baselines": {"kneser_ney_N": {set name: perplexity, ...}}, "mixture": {"baseline":
+        "kneser_ney_N", "order": N, "network_weight": weight, set name: perplexity, ...}}``;
+        perplexities without ``<unk>`` where that is the `headline`.
+    """
+    name, figure = f"kneser_ney_{model.order}", headline(vocabulary)
+    of_ngrams = {key: list(model.score(batches(reader))) for key, reader in sets.items()}
+
+    def perplexity(key: str, scores: list[np.ndarray]) -> float:
+        # They are asked for in the order of the batches.
+        waiting = iter(scores)
+        return evaluate(lambda inputs, targets: next(waiting), sets[key],
+                        vocabulary).totals.figures()[figure]
+
+    targets = np.concatenate([targets.ravel() for _, targets in batches(sets["valid"])])
+    counted = (targets != vocabulary.unknown) | (figure == "perplexity")
+    weight = best_weight(*(np.concatenate([scores.ravel() for scores in each["valid"]])[counted]
+                           for each in (of_network, of_ngrams)))
+    mixed = {key: [mix(*pair, weight) for pair in zip(of_network[key], of_ngrams[key])]
+             for key in sets}
+    return {
+        "baselines": {name: {key: perplexity(key, of_ngrams[key]) for key in sets}},
+        "mixture": {"baseline": name, "order": model.order, "network_weight": weight,
+                    **{key: perplexity(key, mixed[key]) for key in sets}},
+    }

@@ -13,6 +13,8 @@ from model.system.errors import BadInput
 # Rules of Lasagne's, by their names there, and how many numbers each keeps for a parameter.
 OPTIMISERS = {"adagrad": 1, "adam": 2, "rmsprop": 1, "momentum": 1, "adadelta": 2}
 PRECISIONS = ("single", "tf32", "bf16")
+# Of the n-gram model that networks are compared with: words of its longest n-grams.
+ORDERS = (2, 3, 4, 5)
 
 
 @dataclass(frozen=True)
@@ -24,8 +26,10 @@ class Rule:
     kind : {bool, int, float, str}
     at_least, above, at_most, below : float, optional
         Bounds of a number.
-    choices : tuple of str, optional
-        The words that there are, none for any text; of a number, those that may stand for it.
+    choices : tuple, optional
+        The values that there are; none for any.
+    word : str, optional
+        What may stand in a number's place.
     pattern : str, optional
         A regular expression that all of a text has to match.
     described : str, optional
@@ -37,7 +41,8 @@ class Rule:
     above: float = -math.inf
     at_most: float = math.inf
     below: float = math.inf
-    choices: tuple[str, ...] = ()
+    choices: tuple[Any, ...] = ()
+    word: str = ""
     pattern: str = ".*"
     described: str = ""
 
@@ -45,10 +50,12 @@ class Rule:
         """What a value must be: "a whole number of at least 1"."""
         if self.kind is bool:
             return "true or false"
+        if self.choices:
+            *words, last = map(str, self.choices)
+            return self.described or f"{', '.join(words)} or {last}"
         if self.kind is str:
-            return self.described or " or ".join(
-                [", ".join(self.choices[:-1]), self.choices[-1]] if self.choices else ["any text"])
-        return " or ".join([self._number(), *self.choices])
+            return self.described or "any text"
+        return " or ".join(filter(None, [self._number(), self.word]))
 
     def _number(self) -> str:
         name = "a whole number" if self.kind is int else "a number"
@@ -61,10 +68,12 @@ class Rule:
 
     def allows(self, value: Any) -> bool:
         """Whether a value is one of those."""
+        if self.choices and value not in self.choices:
+            return False
         if self.kind is bool:
             return isinstance(value, bool)
-        if isinstance(value, str) and self.choices:
-            return value in self.choices
+        if self.word and value == self.word:
+            return True
         if self.kind is str:
             return isinstance(value, str) and re.fullmatch(self.pattern, value) is not None
         wanted = int if self.kind is int else (int, float)
@@ -84,7 +93,7 @@ class Rule:
         try:
             if self.kind is bool:
                 value = {"true": True, "false": False}[text.lower()]
-            elif self.kind is not str and text not in self.choices:
+            elif self.kind is not str and text != self.word:
                 value = self.kind(text)
         except (KeyError, ValueError):
             value = None

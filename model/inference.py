@@ -24,16 +24,40 @@ def current_model(work: str | os.PathLike) -> Path:
     UserError
         When there is none.
     """
-    metrics = Path(work) / "report" / "metrics.json"
     try:
-        model = Path(work) / json.loads(metrics.read_text())["train"]["model"]
+        model = Path(work) / json.loads(_metrics(work).read_text())["train"]["model"]
     except (OSError, ValueError, KeyError, TypeError):
-        raise UserError(f"there is no complete run in {work}: {metrics} names no model. Train one "
-                        "with 'make run', or name a model's file (--model).") from None
+        raise UserError(f"there is no complete run in {work}: {_metrics(work)} names no model. "
+                        "Train one with 'make run', or name a model's file (--model).") from None
     if not model.is_file():
         raise UserError(f"the model of the newest run in {work} is gone: {model}. Train it again "
                         "with 'make run', or name a model's file (--model).")
     return model
+
+
+def current_ngrams(work: str | os.PathLike) -> tuple[Path, float]:
+    """The n-gram model of the newest complete run in a working folder, and the network's weight.
+
+    Raises
+    ------
+    UserError
+        When there is none.
+    """
+    try:
+        mixture = json.loads(_metrics(work).read_text())["mixture"]
+        path, weight = Path(work) / mixture["model"], float(mixture["network_weight"])
+    except (OSError, ValueError, KeyError, TypeError):
+        raise UserError(f"the newest complete run in {work} has no n-gram model: {_metrics(work)} "
+                        "names none. Set [baseline] order in luigi.cfg, and make one with "
+                        "'make run'.") from None
+    if not path.is_file():
+        raise UserError(f"the n-gram model of the newest complete run in {work} is gone: {path}. "
+                        "Make it again with 'make run'.")
+    return path, weight
+
+
+def _metrics(work: str | os.PathLike) -> Path:
+    return Path(work) / "report" / "metrics.json"
 
 
 def read_model(path: str | os.PathLike) -> Checkpoint:

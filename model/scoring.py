@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import BinaryIO
 
@@ -24,6 +24,8 @@ _LINES_PER_BLOCK = 4096
 # Bounds the memory, which grows with the longest sentence. The corpus stage's own default bound.
 _MAX_LINE_BYTES = 32768
 _BOM = b"\xef\xbb\xbf"
+
+Batch = tuple[np.ndarray, np.ndarray]
 
 
 @dataclass
@@ -52,7 +54,7 @@ class LineScore:
 
 
 def score_lines(stream: BinaryIO, name: str,
-                log_probabilities: Callable[[np.ndarray, np.ndarray], np.ndarray],
+                log_probabilities: Callable[[list[Batch]], Iterable[np.ndarray]],
                 vocabulary: Vocabulary, *, lowercase: bool,
                 split: str = "words") -> Iterator[LineScore]:
     r"""Score a text line by line, in the order of the text and in bounded memory.
@@ -68,8 +70,8 @@ def score_lines(stream: BinaryIO, name: str,
     name : str
         What errors call it.
     log_probabilities : function
-        From inputs and targets, int32 arrays (sentences, steps), to the natural logarithms of
-        the targets' probabilities, (sentences, steps).
+        From batches, each inputs and targets, int32 arrays (sentences, steps), to the natural
+        logarithms of the targets' probabilities, (sentences, steps), of each batch.
     vocabulary : Vocabulary
     lowercase, split
         How the model's text was tokenized: see `model.data.tokenization.tokenize`.
@@ -93,6 +95,8 @@ def score_lines(stream: BinaryIO, name: str,
         indices = vocabulary.encode(tokens.types)[tokens.indices]
         lengths = tokens.lengths.astype(np.int64)
         starts = np.cumsum(lengths) - lengths
+        batches: list[Batch] = []
+        of_batch = []
         for length in np.unique(lengths):
             same = np.flatnonzero(lengths == length)
             size = max(1, TOKENS_PER_BATCH // int(length + 1))
@@ -102,13 +106,17 @@ def score_lines(stream: BinaryIO, name: str,
                 inputs = np.full((len(batch), length + 1), vocabulary.start, "int32")
                 targets = np.full((len(batch), length + 1), vocabulary.end, "int32")
                 inputs[:, 1:] = targets[:, :-1] = indices[rows]
-                found = np.asarray(log_probabilities(inputs, targets), "float64")
-                for row, sentence in enumerate(batch):
-                    score = scores[places[sentence]]
-                    score.words = [tokens.types[n] for n in tokens.indices[rows[row]]] + [END]
-                    score.known = targets[row] != vocabulary.unknown
-                    score.log_probabilities = found[row]
-                    score.totals.add(found[row:row + 1], targets[row:row + 1], vocabulary.unknown)
+                batches.append((inputs, targets))
+                of_batch.append((batch, rows))
+        for (batch, rows), (_, targets), found in zip(of_batch, batches,
+                                                      log_probabilities(batches)):
+            found = np.asarray(found, "float64")
+            for row, sentence in enumerate(batch):
+                score = scores[places[sentence]]
+                score.words = [tokens.types[n] for n in tokens.indices[rows[row]]] + [END]
+                score.known = targets[row] != vocabulary.unknown
+                score.log_probabilities = found[row]
+                score.totals.add(found[row:row + 1], targets[row:row + 1], vocabulary.unknown)
         yield from scores
 
 

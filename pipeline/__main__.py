@@ -471,6 +471,11 @@ def _table(metrics: dict) -> str:
     without_unknown = metrics["headline"] == "perplexity_without_unk"
     if without_unknown:
         perplexities.reverse()
+    mixture, baselines = metrics["mixture"], metrics["baselines"]
+    compared = [(name, baselines[name]) for name in ("bigram", "unigram")]
+    if mixture:
+        ngrams = f"{mixture['order']}-gram"
+        compared[:0] = [("mixture", mixture), (ngrams, baselines[mixture["baseline"]])]
     rows = [("", "test", "validation"),
             *((label, *(_figure(form, metrics[split][key]) for split in ("test", "valid")))
               for label, key, form in (
@@ -480,14 +485,17 @@ def _table(metrics: dict) -> str:
                   ("tokens, </s> included", "tokens", "{:,}"),
                   ("sentences", "sentences", "{:,}"))),
             *((f"{name} {'without <unk>' if without_unknown else 'perplexity'}",
-               *(_figure("{:,.2f}", metrics["baselines"][name][split])
-                 for split in ("test", "valid")))
-              for name in ("bigram", "unigram"))]
+               *(_figure("{:,.2f}", figures[split]) for split in ("test", "valid")))
+              for name, figures in compared)]
     repeated = [metrics[split]["sentences_also_in_training"] for split in ("test", "valid")]
     if any(each["count"] for each in repeated):
-        rows.insert(-2, ("also in training", *(  # after the sentences
+        rows.insert(-len(compared), ("also in training", *(  # after the sentences
             f"{each['count']:,} ({each['share']:.2%})" for each in repeated)))
     lines = [f"{a:26}{b:>14}{c:>14}" for a, b, c in rows]
+    if mixture:
+        weight = mixture["network_weight"]
+        lines.append(f"mixture: {weight:.2f} of the network and {1 - weight:.2f} of the {ngrams} "
+                     "model (Kneser-Ney)")
     train = metrics["train"]
     lines.append(f"trained on {train['tokens']:,} tokens in {train['updates']:,} updates, "
                  f"{train['seconds'] / 60:.1f} minutes, {train['tokens_per_second']:,.0f} tokens/s")

@@ -313,6 +313,15 @@ def receipts(work: Path, stage: str = "*", name: str = "*") -> Iterator[dict]:
             yield receipt
 
 
+def remove_others(work: Path, stage: str, path: Path | None) -> None:
+    """Remove all artifacts of a stage, and their receipts, but the one that lies at a path."""
+    for receipt in list(receipts(work, stage)):
+        artifact = Artifact.of_receipt(work, receipt)
+        if artifact is not None and artifact.path != path:
+            artifact.path.unlink(missing_ok=True)
+            artifact.receipt_path.unlink(missing_ok=True)
+
+
 def by_age(receipt: dict) -> tuple[int, float]:
     """A key that sorts receipts of one stage and name, the newest last.
 

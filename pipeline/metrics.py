@@ -13,9 +13,9 @@ from pipeline.corpus.splits import sentences_also_in_training
 from pipeline.report.page import read_log
 
 
-def write_metrics(path: Path, details: dict, *, work: Path, model: Path, figures: dict,
-                  vocabulary: Vocabulary, manifest: Manifest, parts_folder: Path,
-                  parts: dict[str, list[str]]) -> None:
+def write_metrics(path: Path, details: dict, *, work: Path, model: Path,
+                  ngrams: Path | None, figures: dict, vocabulary: Vocabulary, manifest: Manifest,
+                  parts_folder: Path, parts: dict[str, list[str]]) -> None:
     """Publish the figures of a run.
 
     Parameters
@@ -28,6 +28,8 @@ def write_metrics(path: Path, details: dict, *, work: Path, model: Path, figures
         The working folder, from which the model is named.
     model : path
         The published model.
+    ngrams : path or None
+        The n-gram model that it was interpolated with, if any.
     figures : dict
         See `training_figures`.
     vocabulary : Vocabulary
@@ -48,6 +50,8 @@ def write_metrics(path: Path, details: dict, *, work: Path, model: Path, figures
     metrics |= {
         "headline": headline(vocabulary),
         "baselines": details["baselines"],
+        "mixture": {**details["mixture"], "model": str(ngrams.relative_to(work))}
+        if ngrams else None,
         "vocabulary": {"size": len(vocabulary),
                        "unknown_in_training": vocabulary.counts[vocabulary.unknown],
                        "words_not_in_training": len(vocabulary.absent)},

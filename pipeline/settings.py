@@ -38,6 +38,7 @@ from luigi.task_register import Register  # noqa: E402
 from model.configuration import (  # noqa: E402
     AMOUNT,
     DEVICE,
+    ORDERS,
     SWITCH,
     NetworkConfig,
     Rule,
@@ -232,7 +233,7 @@ vocabulary = _section(
     "vocabulary",
     size=Setting(
         2000, "Entries, <unk>, <s> and </s> among them; all: as many as there are words.",
-        dataclasses.replace(AMOUNT, at_least=len(SPECIALS) + 1, choices=("all",))),
+        dataclasses.replace(AMOUNT, at_least=len(SPECIALS) + 1, word="all")),
     minimum_count=Setting(
         1, "Words seen less often are unknown, even where there is room. Where there is room for "
         "all, 2 makes that training has some <unk>, without which no perplexity that counts it "
@@ -241,6 +242,13 @@ vocabulary = _section(
         "", "A file of words, one a line, to take instead of the most frequent ones; empty for "
         "none. Each must be one word to the tokenizer, which brings them to lower case as it does "
         "the text.", _ANY_TEXT, ("",)),
+)
+baseline = _section(
+    "baseline",
+    order=Setting(
+        5, "Words of the longest n-grams of the model that the network is compared and "
+        "interpolated with, by interpolated modified Kneser-Ney; 0 for no such model. Published "
+        "figures are mostly of 5.", Rule(int, choices=(0, *ORDERS))),
 )
 network = _section(
     "network",
@@ -479,7 +487,8 @@ def _fault(line: _Line) -> str | None:
     try:
         check(text)
     except (ValueError, luigi.parameter.ParameterException) as error:
-        return f"{setting} = {line.text}: {error}" + _meant(text, ours.rule.choices if ours else ())
+        choices = map(str, ours.rule.choices) if ours else ()
+        return f"{setting} = {line.text}: {error}" + _meant(text, choices)
     if ours and ours.or_file and text not in ours.or_file and not Path(text).expanduser().is_file():
         return f"{setting} = {line.text}: there is no such file" + _meant(text, ours.or_file)
     return None

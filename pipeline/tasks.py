@@ -23,7 +23,14 @@ from pipeline import (
     failures,  # noqa: F401  it is told of each failure
     settings,
 )
-from pipeline.artifacts import DIGEST_DIGITS, Artifact, DigestCache, digest_file, fingerprint
+from pipeline.artifacts import (
+    DIGEST_DIGITS,
+    Artifact,
+    DigestCache,
+    digest_file,
+    fingerprint,
+    remove_others,
+)
 from pipeline.corpus.download import fetch_sentences
 from pipeline.corpus.files import Corpus, find_corpus
 from pipeline.corpus.king_james import extract_kjv
@@ -50,8 +57,8 @@ from pipeline.vocabulary import build_vocabulary, count_types
 logger = logging.getLogger("pipeline")
 
 # To be raised when the code of a stage makes other bytes from the same ingredients.
-_FORMATS = {"download": 1, "corpus": 3, "tokens": 4, "vocabulary": 2, "shards": 3, "model": 4,
-            "evaluation": 5, "report": 6}
+_FORMATS = {"download": 1, "corpus": 3, "tokens": 4, "vocabulary": 2, "shards": 3, "baseline": 1,
+            "model": 4, "evaluation": 6, "report": 7}
 
 
 class ExtractKingJames(Stage):
@@ -375,6 +382,29 @@ class EncodeCorpus(Stage):
         return _fingerprints(self.shards(split))
 
 
+class CountNGrams(ArtifactStage):
+    """The baseline: the n-grams of the training split, for a Kneser-Ney model."""
+
+    def needs(self) -> list[Stage]:
+        return [self.clone(EncodeCorpus)]
+
+    def artifact(self) -> Artifact:
+        ingredients = {"format": _FORMATS["baseline"], **settings.values(settings.baseline),
+                       "training shards": self.clone(EncodeCorpus).fingerprints("train")}
+        path = self.folder / "baseline" / f"{fingerprint(ingredients)}.h5"
+        return Artifact(self.folder, "baseline", "baseline", path, ingredients)
+
+    def make(self, artifact: Artifact) -> None:
+        from model.kneser_ney import write_kneser_ney
+
+        self.say("counting n-grams", 0.0)
+        write_kneser_ney(
+            self.clone(EncodeCorpus).shard_files("train"),
+            self.clone(BuildVocabulary).vocabulary(), path=artifact.path,
+            on_progress=lambda share: self.say("counting n-grams", share),
+            **settings.values(settings.baseline))
+
+
 class TrainModel(ArtifactStage):
     """Stages 5 to 7: train the network on the shards."""
 
@@ -468,13 +498,20 @@ class EvaluatePerplexity(ArtifactStage):
     """Stage 8: the perplexity of the test and validation splits, as report/metrics.json."""
 
     def needs(self) -> list[Stage]:
-        return [self.clone(TrainModel)]
+        baseline = self.baseline()
+        return [self.clone(TrainModel), *([baseline] if baseline else [])]
+
+    def baseline(self) -> CountNGrams | None:
+        """The stage of the n-gram model, if there is to be one."""
+        return self.clone(CountNGrams) if settings.values(settings.baseline)["order"] else None
 
     def artifact(self) -> Artifact:
+        baseline = self.baseline()
         ingredients = {
             "format": _FORMATS["evaluation"],
             # Not what it was made from: a model that is trained once more may start from another.
             "model": (self.clone(TrainModel).artifact().receipt() or {}).get("sha256"),
+            "baseline": baseline.artifact().fingerprint if baseline else None,
             "test shards": self.clone(EncodeCorpus).fingerprints("test"),
             # These go into the metrics, and can change while the model and the shards stay.
             "parts": fingerprint(self.corpus_parts()),
@@ -508,8 +545,11 @@ class EvaluatePerplexity(ArtifactStage):
     def make(self, artifact: Artifact) -> dict:
         model, shards = self.clone(TrainModel), self.clone(EncodeCorpus)
         trained = model.artifact().path
+        baseline = self.baseline()
+        ngrams = baseline.artifact().path if baseline else None
         job = {
             "model": str(trained),
+            "ngrams": str(ngrams) if ngrams else None,
             "sets": {split: shards.shard_files(split) for split in ("valid", "test")},
             "train_shards": shards.shard_files("train"),
             "output": str(self.details),
@@ -520,9 +560,11 @@ class EvaluatePerplexity(ArtifactStage):
         corpus = self.clone(SplitCorpus)
         write_metrics(
             artifact.path, json.loads(self.details.read_text()), work=self.folder, model=trained,
-            figures=model.figures(), vocabulary=self.clone(BuildVocabulary).vocabulary(),
-            manifest=corpus.manifest(), parts_folder=corpus.parts_folder,
-            parts=self.corpus_parts())
+            ngrams=ngrams, figures=model.figures(),
+            vocabulary=self.clone(BuildVocabulary).vocabulary(), manifest=corpus.manifest(),
+            parts_folder=corpus.parts_folder, parts=self.corpus_parts())
+        # They are large, and soon made again; the metrics before these named one of them.
+        remove_others(self.folder, "baseline", ngrams)
         return {"details": digest_file(self.details)}
 
 

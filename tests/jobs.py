@@ -99,7 +99,8 @@ def pretend(command, job, job_file, say):
     if command == "evaluate":
         figures = {split: {"perplexity": 2.0} for split in job["sets"]}
         Path(job["output"]).parent.mkdir(exist_ok=True)
-        Path(job["output"]).write_text(json.dumps({"sets": figures, "baselines": {}}))
+        Path(job["output"]).write_text(json.dumps({
+            "sets": figures, "baselines": {}, "mixture": {"baseline": None}}))
     return {}
 
 
@@ -218,7 +219,7 @@ def results(work):
     Receipts and the log say how long things took; these figures are left out.
     """
     found = {}
-    for stage in ("corpus", "parts", "tokens", "vocabulary", "shards"):
+    for stage in ("corpus", "parts", "tokens", "vocabulary", "shards", "baseline"):
         for path in (work / stage).glob("*"):
             found[f"{stage}/{path.name}"] = path.read_bytes()
     for folder in (work / "models").glob("*"):

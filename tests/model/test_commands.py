@@ -21,6 +21,7 @@ from model.data.vocabulary import Vocabulary
 from model.engine import open_device
 from model.evaluation import evaluate
 from model.inference import load_network, read_model
+from model.kneser_ney import KneserNey, write_kneser_ney
 from model.network import compile_log_probabilities
 from pipeline.corpus.files import find_corpus
 from pipeline.corpus.publishing import split_corpus
@@ -408,3 +409,56 @@ def test_the_default_is_the_model_of_the_newest_complete_run(capsys, made, monke
     monkeypatch.setenv("PIPELINE_WORK", str(tmp_path))
     code, _, error = call(capsys, "score", made["text"])
     assert code == 1 and "no complete run" in error and "--model" in error
+
+
+@pytest.fixture
+def complete(made, tmp_path, monkeypatch):
+    """A working folder with the metrics of a run, its model, and trigrams of the same text."""
+    monkeypatch.setenv("PIPELINE_WORK", str(tmp_path))
+    write_kneser_ney([made["shard"]], made["vocabulary"], 3, tmp_path / "baseline" / "trigrams.h5")
+    (tmp_path / "model.h5").write_bytes(Path(made["model"]).read_bytes())
+    metrics = {"train": {"model": "model.h5"},
+               "mixture": {"model": "baseline/trigrams.h5", "network_weight": 0.3}}
+    (tmp_path / "report").mkdir()
+    (tmp_path / "report" / "metrics.json").write_text(json.dumps(metrics))
+    return tmp_path
+
+
+@pytest.mark.parametrize("lines_per_block", [4096, 2])
+def test_a_mixture_adds_the_probabilities_of_both_models(
+        capsys, made, complete, monkeypatch, lines_per_block):
+    monkeypatch.setattr(scoring, "_LINES_PER_BLOCK", lines_per_block)
+    code, output, _ = call(capsys, "score", made["text"], "--mix", "--words", "--format", "json")
+    *lines, total = map(json.loads, output.splitlines())
+    vocabulary = made["vocabulary"]
+    ngrams = KneserNey(complete / "baseline" / "trigrams.h5", vocabulary)
+    assert code == 0
+    for text, line in zip(LINES, lines, strict=True):
+        words = text.lower().split()
+        targets = np.array([[*vocabulary.encode(words), vocabulary.end]])
+        inputs = np.array([[vocabulary.start, *targets[0, :-1]]])
+        (of_ngrams,), = ngrams.score([(inputs, targets)])
+        expected = np.log(0.3 * np.exp(reference(made, words)) + 0.7 * np.exp(of_ngrams))
+        np.testing.assert_allclose([word["log_probability"] for word in line["words"]],
+                                   expected, rtol=1e-5, atol=1e-6)
+        assert line["log_probability"] == pytest.approx(expected.sum(), rel=1e-5)
+    assert total["log_probability"] == pytest.approx(
+        sum(line["log_probability"] for line in lines))
+
+
+def test_a_mixture_of_nothing_is_one_clear_error(capsys, made, complete):
+    code, _, error = call(capsys, "score", made["text"], "--mix", "--model", made["model"])
+    assert (code, error) == (
+        1, "error: --mix takes the model of the newest complete run: leave --model out\n")
+    path = complete / "baseline" / "trigrams.h5"
+    content = path.read_bytes()
+    path.write_bytes(content[:-1])
+    code, _, error = call(capsys, "score", made["text"], "--mix")
+    assert code == 1 and "trigrams.h5 is damaged" in error and "Traceback" not in error
+    path.unlink()
+    code, _, error = call(capsys, "score", made["text"], "--mix")
+    assert code == 1 and f"is gone: {path}" in error and "'make run'" in error
+    (complete / "report" / "metrics.json").write_text(
+        '{"train": {"model": "model.h5"}, "mixture": null}')
+    code, _, error = call(capsys, "score", made["text"], "--mix")
+    assert code == 1 and "has no n-gram model" in error and "[baseline] order" in error

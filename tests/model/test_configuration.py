@@ -21,10 +21,11 @@ TRAINING = {"optimiser": "adam", "rate": 0.004, "window": 64, "denominator": "se
     (Rule(float), "3", 3.0),
     (Rule(float, above=0), "1e-3", 0.001),
     (Rule(float, at_least=0, below=1), "0", 0.0),
-    (Rule(int, at_least=4, choices=("all",)), "4", 4),
-    (Rule(int, at_least=4, choices=("all",)), "all", "all"),
+    (Rule(int, at_least=4, word="all"), "4", 4),
+    (Rule(int, at_least=4, word="all"), "all", "all"),
     (Rule(str), "", ""),
     (Rule(str, choices=("a", "b")), "b", "b"),
+    (Rule(int, choices=(0, 2)), "2", 2),
     (Rule(str, pattern="[0-9a-f]{4}"), "12ab", "12ab"),
 ])
 def test_a_text_stands_for_a_value(rule, text, value):
@@ -40,10 +41,11 @@ def test_a_text_stands_for_a_value(rule, text, value):
     (Rule(float), ["", "0,1", "nan", "inf", "-inf", "1e999"], "a number"),
     (Rule(float, above=0), ["0", "-1", "nan", "inf"], "a number above 0"),
     (Rule(float, at_least=0, below=1), ["1", "-0.1"], "a number of at least 0 and below 1"),
-    (Rule(int, at_least=4, choices=("all",)), ["3", "", "All", "4.5"],
+    (Rule(int, at_least=4, word="all"), ["3", "", "All", "4.5"],
      "a whole number of at least 4 or all"),
     (Rule(str, choices=("a", "b")), ["", "A", "ab"], "a or b"),
     (Rule(str, choices=("a", "b", "c")), ["d"], "a, b or c"),
+    (Rule(int, choices=(0, 2, 3)), ["1", "4", "", "false", "2.0"], "0, 2 or 3"),
     (Rule(str, pattern="[0-9]*", described="digits, or nothing"), ["1a"], "digits, or nothing"),
 ])
 def test_a_text_that_makes_no_sense_is_told_what_does(rule, texts, wanted):

@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 
 from model import evaluation
-from model.baselines import Bigrams, baselines
+from model.baselines import Bigrams, baselines, kneser_ney
 from model.data.shards import ShardReader, write_shard
 from model.data.vocabulary import Vocabulary
-from model.evaluation import evaluate, headline, perplexity
+from model.evaluation import batches, evaluate, headline, perplexity
+from model.kneser_ney import KneserNey, write_kneser_ney
 from pipeline.tokens import write_tokens
 
 TRAIN = [["a b a c", "b a", "a", "c c c d", "a b a c"], ["d a b", "b b", "a b c d e f"]]
@@ -159,6 +160,53 @@ def test_the_smoothing_is_the_best_on_the_validation_set(corpus):
                        {"valid": readers["valid"], "test": readers["test"]}, vocabulary)
     assert result["bigram"] == pytest.approx(
         {"smoothing": best, "valid": naive(VALID, best), "test": naive(TEST, best)})
+
+
+@pytest.fixture
+def compared(corpus, tmp_path):
+    """A function that compares a table with trigrams: the result, and by set all scores of both."""
+    readers, shards, vocabulary = corpus
+    write_kneser_ney(shards, vocabulary, 3, tmp_path / "ngrams.h5")
+
+    def compare(vocabulary):
+        table, _ = table_model(vocabulary)
+        ngrams = KneserNey(tmp_path / "ngrams.h5", vocabulary)
+        sets = {"valid": readers["valid"], "test": readers["test"]}
+        of_network = {name: [table(*batch) for batch in batches(reader)]
+                      for name, reader in sets.items()}
+        scores = {name: [np.concatenate([found.ravel() for found in each]) for each in (
+            of_network[name], list(ngrams.score(batches(reader))),
+            [targets for _, targets in batches(reader)])] for name, reader in sets.items()}
+        return kneser_ney(ngrams, of_network, sets, vocabulary), scores
+
+    return compare
+
+
+@pytest.mark.parametrize("unknown", [True, False], ids=["with <unk>", "without <unk>"])
+def test_the_mixture_has_the_best_weight_of_the_validation_set(corpus, compared, unknown):
+    vocabulary = corpus[2]
+    if not unknown:
+        vocabulary = Vocabulary(vocabulary.words, tuple(
+            count * (word != "<unk>") for word, count in zip(vocabulary.words, vocabulary.counts)))
+    result, scores = compared(vocabulary)
+
+    def naive(name, weight):
+        network, ngrams, targets = scores[name]
+        counted = targets >= 0 if unknown else targets != vocabulary.unknown
+        assert unknown or not counted.all()
+        mixed = weight * np.exp(network.astype("float64")) + (1 - weight) * np.exp(ngrams)
+        return math.exp(-np.log(mixed[counted]).mean())
+
+    weight = result["mixture"]["network_weight"]
+    every = np.linspace(0.001, 0.999, 999)
+    best = every[np.argmin([naive("valid", each) for each in every])]
+    assert weight == pytest.approx(best, abs=2e-3) and 0.01 < weight < 0.99
+    assert result == {
+        "baselines": {"kneser_ney_3": pytest.approx(
+            {name: naive(name, 0) for name in ("valid", "test")})},
+        "mixture": {"baseline": "kneser_ney_3", "order": 3, "network_weight": weight,
+                    **{name: pytest.approx(naive(name, weight)) for name in ("valid", "test")}},
+    }
 
 
 def test_without_an_unknown_word_in_training_only_the_rest_counts(tmp_path, make_shards):

@@ -35,8 +35,8 @@ def job(tmp_path):
 
 def test_a_run_tells_why_and_what_came_of_it(finished):
     job, output = finished
-    for stage in ("SplitCorpus", "TokenizePart", "BuildVocabulary", "EncodePart", "TrainModel",
-                  "EvaluatePerplexity", "WriteReport"):
+    for stage in ("SplitCorpus", "TokenizePart", "BuildVocabulary", "EncodePart", "CountNGrams",
+                  "TrainModel", "EvaluatePerplexity", "WriteReport"):
         assert f"{stage}" in output and "it was never made" in output
     metrics = job.metrics()
     for split in ("test", "valid"):
@@ -62,6 +62,22 @@ def test_a_run_tells_why_and_what_came_of_it(finished):
     assert str(report) in output and report.is_file()
 
 
+def test_the_network_is_compared_and_interpolated_with_ngrams(finished):
+    job, output = finished
+    metrics = job.metrics()
+    mixture, baseline = metrics["mixture"], metrics["baselines"]["kneser_ney_5"]
+    assert (job.work / mixture["model"]).is_file() and mixture["baseline"] == "kneser_ney_5"
+    # No worse than either on the text that the weight was chosen on.
+    assert mixture["valid"] <= min(metrics["valid"]["perplexity"], baseline["valid"]) * 1.0001
+    for name, figures in (("mixture", mixture), ("5-gram", baseline)):
+        assert re.search(rf"^{name} perplexity +{figures['test']:,.2f} +{figures['valid']:,.2f}$",
+                         output, re.M)
+    weight = mixture["network_weight"]
+    assert f"mixture: {weight:.2f} of the network and {1 - weight:.2f} of the 5-gram" in output
+    without = _table({**metrics, "mixture": None})
+    assert "gram perplexity" in without and "5-gram" not in without and "mixture" not in without
+
+
 def test_the_result_shows_sentences_that_also_occur_in_training(finished):
     metrics = finished[0].metrics()
     for split, count in (("test", 0), ("valid", 0)):
@@ -78,8 +94,8 @@ def test_the_result_says_that_training_has_no_unknown_word(finished):
     lines = _table(metrics).splitlines()
     assert [line[:26].rstrip() for line in lines[1:3]] == ["perplexity without <unk>", "perplexity"]
     assert lines[-1].startswith("<unk> never occurs in training")
-    assert sum(line.startswith(("bigram without <unk>", "unigram without <unk>"))
-               for line in lines) == 2
+    assert {line[:26].rstrip() for line in lines} >= {
+        f"{name} without <unk>" for name in ("mixture", "5-gram", "bigram", "unigram")}
 
 
 def test_an_unchanged_run_does_nothing(finished):
@@ -340,7 +356,7 @@ def test_through_the_daemon(job, monkeypatch):
         shown = RemoteScheduler(daemon.url(port)).task_list("DONE", "", limit=False).values()
         assert {task["name"] for task in shown} == {
             "SplitCorpus", "TokenizePart", "BuildVocabulary", "EncodePart", "EncodeCorpus",
-            "TrainModel", "EvaluatePerplexity", "WriteReport"}
+            "CountNGrams", "TrainModel", "EvaluatePerplexity", "WriteReport"}
         for task in shown:
             assert not re.search("[0-9a-f]{17}", task["display_name"])
             if task["name"] in ("TokenizePart", "EncodePart"):

@@ -14,6 +14,7 @@ import pytest
 from model import engine  # noqa: F401  isort: skip
 from model.configuration import NetworkConfig, TrainingConfig
 from model.data.shards import load
+from model.system.hdf5 import open_hdf5
 from model.training import TrainingJob, train
 from pipeline import tasks
 from pipeline.corpus.splits import SPLITS
@@ -51,6 +52,7 @@ GOLDEN = {
     "tokens": (4, "3d822e9386ff2709"),
     "vocabulary": (2, "ca2e33a08c7c5fdd"),
     "shards": (3, "9c9893476d0c58ab"),
+    "baseline": (1, "ce6a638a40e0b389"),
 }
 # The number of the model's format, and of a short training on these shards some losses and the
 # validations' perplexities.
@@ -72,7 +74,7 @@ def made(tmp_path_factory):
     job = Job(tmp_path_factory.mktemp("drift"))
     job.train.write_text("".join(f"{line}\n" for line in lines()), encoding="utf-8", newline="")
     job.set("corpus", valid="", test="", valid_share=0.1, test_share=0.1)
-    job.build()
+    job.build(tasks.CountNGrams)
     return job
 
 
@@ -96,6 +98,10 @@ def contents(job):
     tokens = [read_tokens(part.tokens().artifact().path)
               for split in SPLITS for part in files[split]]
     shards = [load(part.artifact().path) for split in SPLITS for part in files[split]]
+    with open_hdf5(job.root(tasks.CountNGrams).artifact().path) as file:
+        ngrams = [file[name][()] for name in ("1/counts", *(
+            f"{order}/{table}" for order in range(2, 6) for table in ("ngrams", "counts")))]
+        discounts = [file[f"{order}"].attrs["discounts"] for order in range(1, 6)]
     return {
         "corpus": digest(json.dumps(parts)),
         "tokens": digest(*(each for found in tokens for each in (
@@ -103,6 +109,7 @@ def contents(job):
         "vocabulary": digest(vocabulary.artifact().path.read_text(encoding="utf-8")),
         "shards": digest(*(each for shard in shards for each in (
             shard.vocabulary_digest, shard.end, shard.steps, shard.offsets, shard.indices))),
+        "baseline": digest(*ngrams, *(each.round(6) for each in discounts)),
     }
 
 

@@ -114,7 +114,8 @@ def test_an_unchanged_rerun_makes_and_writes_nothing(job, monkeypatch):
     # The corpus was written a moment ago, but nothing writes to it any more.
     monkeypatch.setattr(artifacts, "_SETTLED_NANOSECONDS", 0)
     assert stages(job.build(ROOT)) == {"SplitCorpus", "TokenizePart", "BuildVocabulary",
-                                       "EncodePart", "TrainModel", "EvaluatePerplexity"}
+                                       "EncodePart", "CountNGrams", "TrainModel",
+                                       "EvaluatePerplexity"}
     before = state(job.work)
     assert job.build(ROOT) == {}
     assert state(job.work) == before
@@ -367,7 +368,7 @@ def test_sentences_that_also_occur_in_training_are_told(job):
 
 
 MODEL = {"TrainModel", "EvaluatePerplexity"}
-SHARDS = {"BuildVocabulary", "EncodePart"} | MODEL
+SHARDS = {"BuildVocabulary", "EncodePart", "CountNGrams"} | MODEL
 
 
 @pytest.mark.parametrize("section, name, value, want", [
@@ -378,6 +379,7 @@ SHARDS = {"BuildVocabulary", "EncodePart"} | MODEL
     ("tokens", "split", "spaces", {"SplitCorpus", "TokenizePart"} | SHARDS),
     ("vocabulary", "size", 50, SHARDS),
     ("vocabulary", "minimum_count", 2, {"BuildVocabulary"}),  # the words stay the same
+    ("baseline", "order", 3, {"CountNGrams", "EvaluatePerplexity"}),
     ("network", "num_units", 5, MODEL),
     ("training", "rate", 0.5, MODEL),
     ("training", "seed", 2, MODEL),
@@ -396,10 +398,27 @@ def test_a_setting_reruns_what_it_affects(job, section, name, value, want):
         "False", "false")]
     assert bool(reasons) == bool(want), made
     assert expected.items() <= made.items()
-    # Back again: all that was made with the former value is still there.
+    # Back again: all that was made with the former value is still there, but for the baseline.
     if old is not None:
         job.set(section, **{name: old})
-        assert stages(job.build(ROOT)) <= {"EvaluatePerplexity"}
+        assert stages(job.build(ROOT)) <= {"CountNGrams", "EvaluatePerplexity"}
+
+
+def test_of_the_baseline_the_newest_alone_is_kept_and_none_where_none_is_wanted(job):
+    def there():
+        return [sorted(path for path in (job.work / folder).rglob("*") if path.is_file())
+                for folder in ("baseline", "receipts/baseline")]
+
+    job.build(ROOT)
+    before = there()
+    assert [len(files) for files in before] == [1, 1]
+    job.set("baseline", order=2)
+    job.build(ROOT)
+    assert [len(files) for files in there()] == [1, 1] and there() != before
+    job.set("baseline", order=0)
+    assert job.build(ROOT) == {"EvaluatePerplexity": "baseline is gone"}
+    assert there() == [[], []] and job.metrics()["mixture"] is None
+    assert job.build(ROOT) == {}
 
 
 def test_what_was_made_before_there_was_another_rule_for_tokens_stays(job):
@@ -490,6 +509,7 @@ def artifact_of(job, stage):
     ("tokens", {"TokenizePart"}),
     ("vocabulary", {"BuildVocabulary"}),
     ("shards", {"EncodePart"}),
+    ("baseline", {"CountNGrams"}),
     ("models", {"TrainModel"}),
     ("report", {"EvaluatePerplexity"}),
 ])
@@ -514,7 +534,8 @@ def test_a_receipt_deleted_makes_its_artifact_again(job):
     before = results(job.work)
     for folder, want in (("corpus", "SplitCorpus"), ("tokens", "TokenizePart"),
                          ("vocabulary", "BuildVocabulary"), ("shards", "EncodePart"),
-                         ("models", "TrainModel"), ("evaluation", "EvaluatePerplexity")):
+                         ("baseline", "CountNGrams"), ("models", "TrainModel"),
+                         ("evaluation", "EvaluatePerplexity")):
         sorted((job.work / "receipts" / folder).rglob("*.json"))[0].unlink()
         made = job.build(ROOT)
         assert stages(made) == {want} and list(made.values()) == ["it was never made"]

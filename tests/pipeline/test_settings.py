@@ -147,6 +147,7 @@ def test_all_faults_of_all_files_are_told_at_once_with_their_places(file, monkey
                                              "file"),
     ("[training]\nwarm_start = flase", 2, "[training] warm_start = flase: there is no such file; "
                                            "did you mean false?"),
+    ("[baseline]\norder = 1", 2, "[baseline] order = 1: it must be 0, 2, 3, 4 or 5"),
     ("[download]\nsha256 = 12ab", 2, "[download] sha256 = 12ab: it must be 64 hexadecimal digits, "
                                      "or empty"),
     ("[corpus]\nvalid_share = 0.5\ntest_share = 0.5", 3, "[corpus] valid_share + test_share = 1: "

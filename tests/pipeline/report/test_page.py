@@ -78,7 +78,10 @@ def make_sources(tmp_path, make_shards):
             metrics={"test": figures, "valid": figures, "headline": headline(vocabulary),
                      "vocabulary": {"size": len(vocabulary), "words_not_in_training": 0},
                      "baselines": {name: {"smoothing": 0.1, "test": 9.5, "valid": 9.25}
-                                   for name in ("unigram", "bigram")},
+                                   for name in ("unigram", "bigram")}
+                     | {"kneser_ney_4": {"test": 7.5, "valid": 7.25}},
+                     "mixture": {"baseline": "kneser_ney_4", "order": 4, "network_weight": 0.625,
+                                 "test": 6.5, "valid": 6.25},
                      "train": {"tokens_per_second": 95.4, "updates": 40, "tokens": 4000,
                                "epochs": 1, "seconds": 120.0, "started_from": None}},
             evaluation={"sets": {"test": details, "valid": details},
@@ -172,8 +175,22 @@ def test_the_report_says_that_training_has_no_unknown_word(tmp_path, make_source
     text = " ".join(" ".join(page.text).split())
     assert never in text and "2.75 test perplexity without <unk>" in text
     assert "Bigram baseline without <unk>" in text
+    assert "Kneser-Ney 4-gram model without <unk> 7.50 7.25" in text
     assert text.index("Perplexity without <unk> 2.75") < text.index("Perplexity 304.25")
     assert "<title>Language model: test perplexity 2.75</title>" in page.source
+
+
+def test_the_report_compares_with_ngrams_where_there_are_any(tmp_path, make_sources):
+    sources = make_sources()
+    write_report(sources, tmp_path / "with.html")
+    text = Page(tmp_path / "with.html").words()
+    assert "Network and 4-gram model (weights 0.62 and 0.38) 6.50 6.25" in text
+    assert "Kneser-Ney 4-gram model 7.50 7.25" in text
+    assert "6.50 with the 4-gram model 7.50 of the 4-gram model alone" in text
+    sources.metrics["mixture"] = None
+    write_report(sources, tmp_path / "without.html")
+    text = Page(tmp_path / "without.html").words()
+    assert "-gram model" not in text and "9.50 of the bigram baseline" in text
 
 
 def test_the_report_counts_the_words_of_a_list_that_do_not_occur(tmp_path, make_sources):
