@@ -498,7 +498,8 @@ def _table(metrics: dict) -> str:
                      "model (Kneser-Ney)")
     train = metrics["train"]
     lines.append(f"trained on {train['tokens']:,} tokens in {train['updates']:,} updates, "
-                 f"{train['seconds'] / 60:.1f} minutes, {train['tokens_per_second']:,.0f} tokens/s")
+                 f"{train['seconds'] / 60:.1f} minutes, {train['tokens_per_second']:,.0f} tokens/s"
+                 + _device(train))
     parent = train["started_from"]
     lines.append("started from random weights" if parent is None else
                  f"started from the weights of model {parent['model'][:8]}, of "
@@ -507,6 +508,15 @@ def _table(metrics: dict) -> str:
     if without_unknown:
         lines.append("<unk> never occurs in training: only figures without it mean something")
     return "\n".join(lines)
+
+
+def _device(train: dict) -> str:
+    """Where and how precisely it was computed, if it was not as ever."""
+    if train.get("device", "cpu") == "cpu":
+        return ""
+    memory = train["peak_device_memory"]
+    return f" on {train['device']}, products in {train['precision']}" + (
+        f", at most {memory / 1e9:.2f} GB of its memory" if memory else "")
 
 
 def _figure(form: str, value: float | None) -> str:
