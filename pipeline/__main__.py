@@ -119,10 +119,11 @@ def run_command(options: argparse.Namespace) -> int:
     from pipeline.working_folder import only_one_run, writing
 
     work = Path(environment.work_folder())
+    if options.device:
+        settings.put_in_force("run", "device", options.device)
     section = settings.values(settings.run)
     scheduler = options.scheduler or section["scheduler"]
     workers = options.workers or section["workers"]
-    device = options.device or section["device"]
     port = section["port"]
     with only_one_run(work):
         keep_interrupts()
@@ -130,11 +131,10 @@ def run_command(options: argparse.Namespace) -> int:
             print(f"removed {path}, left by a run that was killed", file=sys.stderr)
         with writing(work):
             _log_to(work / "log" / "run.log")
-        _check_device(work, device)
+        _check_device(work, section["device"])
         # Luigi's own lock is one for all working folders and users; ours is held already.
         arguments = ["WriteReport", "--working-folder", str(work), "--workers", str(workers),
-                     "--run-device", device, "--no-lock", *_corpus_flags(options),
-                     *_exit_code_flags()]
+                     "--no-lock", *_corpus_flags(options), *_exit_code_flags()]
         if scheduler == "local":
             arguments += ["--local-scheduler"]
         else:

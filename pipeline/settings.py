@@ -368,6 +368,12 @@ def load(profile: str | None = None) -> None:
     _put_in_force(lines)
 
 
+def put_in_force(section: str, name: str, text: str) -> None:
+    """Let a setting be what an option of a command says, whatever the files do."""
+    luigi.configuration.get_config().set(section, name, text)
+    _values.cache_clear()
+
+
 def load_or_exit(profile: str | None = None) -> None:
     """As `load`; where the files are refused, print why and end the process."""
     try:
@@ -487,7 +493,7 @@ def _fault(line: _Line) -> str | None:
     try:
         check(text)
     except (ValueError, luigi.parameter.ParameterException) as error:
-        choices = map(str, ours.rule.choices) if ours else ()
+        choices = [*map(str, ours.rule.choices), ours.rule.word] if ours else ()
         return f"{setting} = {line.text}: {error}" + _meant(text, choices)
     if ours and ours.or_file and text not in ours.or_file and not Path(text).expanduser().is_file():
         return f"{setting} = {line.text}: there is no such file" + _meant(text, ours.or_file)

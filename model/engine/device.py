@@ -74,7 +74,7 @@ class _TorchDevice(Device):
         torch.utils.deterministic.fill_uninitialized_memory = False
         torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
         self._device = device
-        self._context = on_torch.Context(device, precision)
+        self._context = on_torch.Context(device, precision, pinned=device.type != "cpu")
 
     def _check_card(self, number: int) -> None:
         torch = self._torch

@@ -343,7 +343,7 @@ def test_the_time_budget_ends_the_training_with_a_usable_model(tmp_path, corpus,
 
 def test_a_warm_start_carries_weights_over_by_word(tmp_path, corpus, uninterrupted, make_shards):
     shards, vocabulary = make_shards(tmp_path / "new", [["new a new b", "c a new"] * 20] * 2)
-    grown = (None, shards[:1], shards[1:], vocabulary)
+    grown = (None, shards[:1], shards[1:], vocabulary, corpus[-1])
     warm = job(tmp_path, grown, previous=uninterrupted.model, rate=1e-30, max_epochs=1)
     train(warm)
     before, after = read_checkpoint(uninterrupted.model), read_checkpoint(warm.model)

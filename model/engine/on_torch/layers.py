@@ -62,13 +62,13 @@ def _lstm_sequence(node, context):
         else:
             gates = context.product(inputs.reshape(-1, rows), all_inputs(W_in))
         gates = gates.add_(bias).view(steps, sentences, GATES * units)
-        hidden, cells = gates.new_empty(2, steps, sentences, units)
+        hidden, cells = (gates.new_empty(steps, sentences, units) for _ in range(2))
         peephole = torch.stack(peepholes) if peepholes else None
         cell_before, hidden_before = cell_init, hid_init.expand(sentences, units)
-        for step in range(steps):
-            context.add_product(gates[step], context.operand(hidden_before), recurrent)
-            kernels.step_forward(gates[step], cell_before, peephole, cells[step], hidden[step])
-            cell_before, hidden_before = cells[step], hidden[step]
+        for gate, cell, state in zip(gates.unbind(), cells.unbind(), hidden.unbind()):
+            context.add_product(gate, context.operand(hidden_before), recurrent)
+            kernels.step_forward(gate, cell_before, peephole, cell, state)
+            cell_before, hidden_before = cell, state
         return [hidden, cells, gates]
 
     return run
@@ -89,11 +89,13 @@ def _lstm_gradient(node, context):
         peephole = torch.stack(peepholes) if peepholes else None
         sums = cells.new_zeros(kernels.peephole_blocks(sentences), 3, units) if peepholes else None
         after = None
-        for step in reversed(range(steps)):
-            kernels.step_backward(
-                gates[step], cells[step], cells[step - 1] if step else cell_init, d_hidden[step],
-                after, peephole, op.grad_clipping, d_cells, d_gates[step], sums)
-            after = context.product(d_gates[step], recurrent)
+        cell_before = [cell_init, *cells.unbind()]
+        every_step = zip(gates.unbind(), cells.unbind(), cell_before, d_hidden.unbind(),
+                         d_gates.unbind())
+        for gate, cell, before, from_above, d_gate in reversed(list(every_step)):
+            kernels.step_backward(gate, cell, before, from_above, after, peephole,
+                                  op.grad_clipping, d_cells, d_gate, sums)
+            after = context.product(d_gate, recurrent)
         flat = d_gates.view(-1, GATES * units)
         results = [
             d_gates, flat.sum(0).view(GATES, units),
@@ -125,7 +127,8 @@ def _lstm_weights_gradient(node, context):
         steps, sentences, units = hidden.shape
         flat = d_gates.view(-1, GATES * units)
         by_gate = [context.operand(part) for part in flat.split(units, dim=1)]
-        before = torch.cat([hid_init.expand(1, sentences, units), hidden[:-1]])
+        before = torch.cat([hid_init.expand(1, sentences, units),
+                            hidden.narrow(0, 0, steps - 1)])
         before = context.operand(before.view(-1, units).T)
         for total, part in zip(sums[GATES:], by_gate):
             context.add_product(total, before, part)
@@ -148,8 +151,8 @@ def _softmax_crossentropy(node, context):
         _check_indices(targets, W.shape[1], "targets")
         logits = context.product(hidden, W).add_(b)
         normaliser = logits.logsumexp(dim=1, keepdim=True)
-        column = targets.to(torch.int64)[:, None]
-        losses = normaliser[:, 0] - logits.gather(1, column)[:, 0]
+        column = targets.to(torch.int64).unsqueeze(1)
+        losses = (normaliser - logits.gather(1, column)).squeeze(1)
         d_logits = logits.sub_(normaliser).exp_()
         d_logits.scatter_add_(1, column, d_logits.new_full((1, 1), -1).expand(column.shape))
         return [losses, d_logits]
@@ -160,7 +163,7 @@ def _softmax_crossentropy(node, context):
 @operation(SoftmaxGradient)
 def _softmax_gradient(node, context):
     def run(W, d_logits, d_losses):
-        return [context.product(d_logits * d_losses[:, None], W.T)]
+        return [context.product(d_logits * d_losses.unsqueeze(1), W.T)]
 
     return run
 
@@ -169,7 +172,7 @@ def _softmax_gradient(node, context):
 def _softmax_weights_gradient(node, context):
     def run(*given):
         (d_W, d_b), (_, _, hidden, d_logits, d_losses) = _accumulators(node, given)
-        d_logits = d_logits * d_losses[:, None]
+        d_logits = d_logits * d_losses.unsqueeze(1)
         context.add_product(d_W, context.operand(hidden.T), context.operand(d_logits))
         return [d_W, d_b.add_(d_logits.sum(0))]
 

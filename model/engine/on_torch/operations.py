@@ -36,10 +36,14 @@ class Context:
     device : torch.device
     precision : {"single", "tf32", "bf16"}
         Of products; sums and all else are in the type of the parameters.
+    pinned : bool
+        Whether what is copied to the device goes through pinned memory, from which a copy does not
+        make the processor wait for the card.
     """
 
     device: torch.device
     precision: str = "single"
+    pinned: bool = False
 
     def tensor(self, value) -> torch.Tensor:
         """A tensor of what a function is given, or a shared variable is set to."""
@@ -49,8 +53,7 @@ class Context:
             return found
         if self.device.type == "cpu":
             return found
-        # A copy from pinned memory does not make the processor wait for the card.
-        return found.pin_memory().to(self.device, non_blocking=True)
+        return (found.pin_memory() if self.pinned else found).to(self.device, non_blocking=True)
 
     def operand(self, factor: torch.Tensor) -> torch.Tensor:
         """A factor of a product, rounded as the precision has it."""

@@ -223,8 +223,10 @@ def _sizes(values) -> list[int]:
 @operation(basic.Alloc)
 def _alloc(node, context):
     def run(value, *shape):
-        result = torch.empty(_sizes(shape), dtype=value.dtype, device=context.device)
-        return [result.copy_(value)]
+        if value.device.type != context.device.type:  # an integer scalar
+            return [torch.full(_sizes(shape), value.item(), dtype=value.dtype,
+                               device=context.device)]
+        return [value.expand(_sizes(shape)).clone(memory_format=torch.contiguous_format)]
 
     return run
 
@@ -263,7 +265,7 @@ def _copy(node, context):
 
 
 @operation(ViewOp, Rebroadcast, SpecifyShape, Assert)
-def _view(node, context):
+def _as_it_is(node, context):
     return lambda value, *conditions: [value]
 
 
@@ -299,34 +301,29 @@ def _index(node, values) -> tuple:
     return tuple(index)
 
 
-def _has_negative_step(index: tuple) -> bool:
-    return any(isinstance(part, slice) and part.step is not None and part.step < 0
-               for part in index)
-
-
-def _positive(value: torch.Tensor, index: tuple) -> tuple[tuple, list[int]]:
-    """Index with the steps of slices positive, and the axes of the result to be turned round."""
-    parts, turned, axis = [], [], 0
-    for size, part in zip(value.shape, index):
-        if isinstance(part, slice):
-            places = range(*part.indices(size))
-            if places.step < 0:
-                turned.append(axis)
-                places = places[::-1]
-            part = slice(places.start, places.stop, places.step) if len(places) else slice(0, 0)
-            axis += 1
-        parts.append(part)
-    return tuple(parts), turned
+def _view(value: torch.Tensor, index: tuple) -> tuple[torch.Tensor, list[int]]:
+    """What an index names, with the steps of slices positive, and the axes to be turned round."""
+    turned, axis = [], 0
+    for part in index:
+        size = value.shape[axis]
+        if not isinstance(part, slice):
+            value = value.select(axis, part)
+            continue
+        places = range(*part.indices(size))
+        if places.step < 0:
+            turned.append(axis)
+            places = places[::-1]
+        value = torch.ops.aten.slice.Tensor(value, axis, places.start, max(0, places.stop),
+                                            places.step)
+        axis += 1
+    return value, turned
 
 
 @operation(subtensor.Subtensor)
 def _subtensor(node, context):
     def run(value, *values):
-        index = _index(node, values)
-        if not _has_negative_step(index):
-            return [value[index]]
-        index, turned = _positive(value, index)
-        return [value[index].flip(turned)]
+        value, turned = _view(value, _index(node, values))
+        return [value.flip(turned) if turned else value]
 
     return run
 
@@ -337,13 +334,12 @@ def _inc_subtensor(node, context):
 
     def run(value, by, *values):
         result = value if op.inplace else value.clone()
-        index, turned = _positive(result, _index(node, values))
-        by = by.flip([axis - (result[index].ndim - by.ndim) for axis in turned
-                      if axis >= result[index].ndim - by.ndim])
+        place, turned = _view(result, _index(node, values))
+        by = by.expand(place.shape).flip(turned)
         if op.set_instead_of_inc:
-            result[index] = by
+            place.copy_(by)
         else:
-            result[index] += by
+            place.add_(by)
         return [result]
 
     return run
