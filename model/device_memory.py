@@ -13,14 +13,12 @@ def bytes_of_training(network: NetworkConfig, training: TrainingConfig, vocabula
 
     ::
 
-        4 (P (2 (2 + optimiser) + 1) + S + T A)
+        4 (S + max(P (2 + optimiser) + T A, P (2 (2 + optimiser) + 2)))
 
-    in bytes, with P parameters; the arrays that the update rule keeps for each; S, the weights of
-    the gates once more, side by side; T tokens of a micro-batch; and A numbers for each of these,
-    A = 16 units for each layer, and 3 vocabularies.
-
-    While an update is made, the old and the new values of the parameters, of the sums and of what
-    the rule keeps are all there, and one array more.
+    in bytes, with P parameters, their sums, and the arrays that the update rule keeps for each; S,
+    the weights of the gates once more, side by side; T tokens of a micro-batch; and A numbers for
+    each of these, A = (4 + 8 layers) units + 2 vocabularies. The second term is that of an update:
+    the old and the new values of all are there, and two arrays more.
 
     Parameters
     ----------
@@ -40,6 +38,7 @@ def bytes_of_training(network: NetworkConfig, training: TrainingConfig, vocabula
         side_by_side //= 2
     tokens = max(training.micro_batch_tokens, _LONGEST_SENTENCE)
     tokens = min(tokens, training.micro_batch_sentences * _LONGEST_SENTENCE)
-    each = 16 * units * layers + 3 * vocabulary
-    arrays = 2 * (2 + OPTIMISERS[training.optimiser]) + 1
-    return 4 * (network.count_weights(vocabulary) * arrays + side_by_side + tokens * each)
+    each = (4 + 8 * layers) * units + 2 * vocabulary
+    parameters, arrays = network.count_weights(vocabulary), 2 + OPTIMISERS[training.optimiser]
+    return 4 * (side_by_side + max(parameters * arrays + tokens * each,
+                                   parameters * (2 * arrays + 2)))
