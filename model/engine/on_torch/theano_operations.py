@@ -122,25 +122,28 @@ def _composite(op: scalar.Composite) -> Callable:
     return run
 
 
+# What may give back one of its arguments as it is, or not in the shape of all together.
+_NOT_NEW = (scalar.Composite, scalar.Cast, scalar.Identity, scalar.Second)
+
+
 @operation(elemwise.Elemwise)
 def _elemwise(node, context):
     function = _scalar_function(node.op.scalar_op)
     dtypes = [DTYPES[output.dtype] for output in node.outputs]
+    dtype = dtypes[0]
+
+    def run_new(*values):
+        result = function(*values)
+        return [result if result.dtype is dtype else result.to(dtype)]
 
     def run(*values):
         results = function(*values)
         shape = torch.broadcast_shapes(*(value.shape for value in values))
-        found = []
-        for result, dtype in zip(results if isinstance(results, tuple) else (results,), dtypes):
-            result = result.to(dtype)
-            if result.shape != shape:
-                result = result.expand(shape)
-            if not result.is_contiguous() or any(result is value for value in values):
-                result = result.clone(memory_format=torch.contiguous_format)
-            found.append(result)
-        return found
+        return [result.to(dtype).expand(shape).clone(memory_format=torch.contiguous_format)
+                for result, dtype in zip(results if isinstance(results, tuple) else (results,),
+                                         dtypes)]
 
-    return run
+    return run if isinstance(node.op.scalar_op, _NOT_NEW) else run_new
 
 
 @operation(elemwise.DimShuffle)
