@@ -17,18 +17,19 @@ from pathlib import Path
 
 from benchmarks import tables
 from benchmarks.breakdown import break_down
+from benchmarks.card import find_card, time_card
 from benchmarks.checkpoints import time_checkpoints
 from benchmarks.comparison import compare, compile_times
-from benchmarks.extent import FULL, QUICK, THREADS
+from benchmarks.extent import FULL, QUICK, THREADS, Extent
 from benchmarks.growth import grow
 from benchmarks.machine import conditions, machine
-from benchmarks.plots import BenchmarkPlots
 from benchmarks.preparation import time_files, time_preparation
+from model.configuration import AMOUNT, DEVICE
 from model.system.errors import UserError
 from model.system.files import publish
 
 SECTIONS = ("comparison", "breakdown", "compile", "growth", "preparation", "files",
-            "checkpoints")
+            "checkpoints", "card")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -39,7 +40,15 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--only", choices=SECTIONS, help="measure one section")
     parser.add_argument("--corpus", type=Path,
                         help="text to prepare (default: a synthetic one)")
+    parser.add_argument("--device", type=_device, metavar="DEVICE",
+                        help="of the section card: cuda (the default), cuda:N for the card with "
+                             "the number N, or torch-cpu (the default with --quick)")
+    parser.add_argument("--units", type=_units, metavar="N", nargs="+",
+                        help="sizes of the section card: a part of it, whose figures are kept "
+                             "beside those of the others")
     options = parser.parse_args(arguments)
+    if options.only not in (None, "card") and (options.device or options.units):
+        parser.error("--device and --units are of the section card")
     folder = Path(environment.work_folder()) / "bench"
     if options.quick:
         folder /= "quick"
@@ -80,9 +89,11 @@ def _measure(options: argparse.Namespace, folder: Path) -> None:
           f"{os.getloadavg()[0]:.2f}\n", flush=True)
     if os.getloadavg()[0] > 0.5 and not options.quick:
         _say("other processes are at work on this machine: trust ratios alone")
-    plots = BenchmarkPlots(folder)
     for section in (options.only,) if options.only else SECTIONS:
         _say(section)
+        if section == "card":
+            _measure_card(options, extent, here, folder / "bench.json")
+            continue
         with conditions() as noted:
             result = measures[section]()
         _keep(folder / "bench.json", section,
@@ -90,18 +101,63 @@ def _measure(options: argparse.Namespace, folder: Path) -> None:
         print(f"{section} ({noted['started']}, {noted['minutes']} minutes, load average "
               f"{noted['load_before']} before and {noted['load_after']} after)\n"
               f"{getattr(tables, f'{section}_table')(result)}", flush=True)
-        if section == "comparison":
-            plots.comparison(result)
-        elif section == "growth":
-            plots.growth(result)
+        if section in ("comparison", "growth"):
+            # Imported here: it brings packages that the section card does without.
+            from benchmarks.plots import BenchmarkPlots
+
+            getattr(BenchmarkPlots(folder), section)(result)
     print(f"All figures: {folder}/bench.json; plots beside it")
+
+
+def _measure_card(options: argparse.Namespace, extent: Extent, here: dict, path: Path) -> None:
+    """Measure each size and precision, and keep it at once: a card may be had for minutes."""
+    device = options.device or ("torch-cpu" if options.quick else "cuda")
+    try:
+        found = find_card(device)
+    except UserError as error:
+        if options.only:
+            raise
+        print(f"card: left out: {error}\n", flush=True)
+        return
+    pieces: list[dict] = []
+    try:
+        for precision in found["precisions"]:
+            for units in options.units or extent.card.units:
+                name = f"{device}, {units} units, {precision}"
+                _say(name)
+                with conditions() as noted:
+                    piece = time_card(units, precision, device, extent.card, extent.pause)
+                _keep(path, "card", {**_kept(path).get("card", {}), name: {
+                    "machine": here, "device": found, "conditions": noted, "result": piece}})
+                pieces.append(piece)
+    finally:
+        if pieces:
+            print(f"card\n{tables.card_table({'device': found, 'pieces': pieces})}", flush=True)
+
+
+def _kept(path: Path) -> dict:
+    """The sections of earlier runs, and what this one has measured."""
+    return json.loads(path.read_text()) if path.exists() else {}
 
 
 def _keep(path: Path, section: str, content: dict) -> None:
     """Put a section into the file of results, beside those of this and of earlier runs."""
-    sections = json.loads(path.read_text()) if path.exists() else {}
+    sections = _kept(path)
     with publish(path) as temporary:
         temporary.write_text(json.dumps({**sections, section: content}, indent=1))
+
+
+def _device(text: str) -> str:
+    if text == "cpu" or not DEVICE.allows(text):
+        raise argparse.ArgumentTypeError(f"{text}: it must be cuda, cuda:N or torch-cpu")
+    return text
+
+
+def _units(text: str) -> int:
+    try:
+        return AMOUNT.parse(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text}: {error}") from None
 
 
 def _say(text: str) -> None:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 # The comparison is one of libraries, not of machines: it stays the same on larger ones.
 THREADS = 2
 
+CARD_CONTENDERS = ("training", "torch-one-hot", "torch-embedding")
+
 
 @dataclass(frozen=True)
 class Shape:
@@ -48,6 +50,31 @@ class Shape:
 
 
 @dataclass(frozen=True)
+class CardExtent:
+    """What is timed on a card, and how often.
+
+    Parameters
+    ----------
+    units : tuple of int
+    sentences, steps, vocabulary : int
+    window : int
+        Micro-batches that are queued before their loss is asked for.
+    turns : int
+        Timings of each contender, of which the median counts.
+    seconds : float
+        Least length of one timing.
+    """
+
+    units: tuple[int, ...]
+    sentences: int
+    steps: int
+    vocabulary: int
+    window: int
+    turns: int
+    seconds: float
+
+
+@dataclass(frozen=True)
 class Extent:
     """What is varied, and how often each figure is taken.
 
@@ -80,6 +107,7 @@ class Extent:
         Files of the folders that are prepared.
     checkpoint_units : int
         Of the network whose checkpoint is written.
+    card : CardExtent
     """
 
     units: tuple[int, ...]
@@ -99,6 +127,7 @@ class Extent:
     preparations: int
     files: tuple[int, ...]
     checkpoint_units: int
+    card: CardExtent
 
 
 FULL = Extent(
@@ -109,11 +138,16 @@ FULL = Extent(
     growing_steps=(5, 10, 20, 50, 100),
     middle=Shape(units=512, sentences=64, steps=20, vocabulary=2000),
     corpora=(10_000, 30_000, 100_000, 300_000, 1_000_000), passes=40, preparations=3,
-    files=(1_000, 4_000, 10_000), checkpoint_units=4096)
+    files=(1_000, 4_000, 10_000), checkpoint_units=4096,
+    # A window is an update of the seed network's: 1,024 sentences.
+    card=CardExtent(units=(256, 512, 1024, 2048, 4096), sentences=128, steps=20, vocabulary=2000,
+                    window=8, turns=5, seconds=0.3))
 
 QUICK = Extent(
     units=(16,), sentences=(4,), steps=3, vocabulary=50,
     turns=2, seconds=0.01, pause=0.0, cold=False,
     growing_units=(8, 16), growing_sentences=(1, 4), growing_steps=(2, 3),
     middle=Shape(units=16, sentences=4, steps=3, vocabulary=50),
-    corpora=(300, 1000), passes=2, preparations=1, files=(40, 80), checkpoint_units=8)
+    corpora=(300, 1000), passes=2, preparations=1, files=(40, 80), checkpoint_units=8,
+    card=CardExtent(units=(8,), sentences=4, steps=3, vocabulary=50, window=2, turns=2,
+                    seconds=0.01))

@@ -31,6 +31,11 @@ def machine() -> dict:
     }
 
 
+def driver() -> str:
+    """The version of the driver of NVIDIA's cards, as nvidia-smi says it; "none" without that."""
+    return _first_line("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader")
+
+
 @contextmanager
 def conditions() -> Iterator[dict]:
     """When the block was measured, and the load of the machine before and after.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 
 def machine_table(machine: dict) -> str:
@@ -55,6 +55,46 @@ def comparison_table(result: dict) -> str:
 
 def _speed(shape: dict, name: str) -> float:
     return shape["results"][name]["tokens_per_second"]
+
+
+def card_table(result: dict) -> str:
+    """What it was measured on, then a line for each size and precision."""
+    device, pieces = result["device"], result["pieces"]
+    names = list(pieces[0]["results"])
+    others = [name for name in names if name != "training"]
+    versions = ", ".join(f"{name} {version}" for name, version in device["versions"].items())
+
+    def rows(form: Callable[[dict, dict], Sequence[str]]) -> list[list[str]]:
+        return [[f"{piece['units']}", piece["precision"], *form(piece, piece["results"])]
+                for piece in pieces]
+
+    def figure(result: dict, key: str, form: str) -> str:
+        return "-" if result.get(key) is None else form.format(result[key])
+
+    head, first = ["units", "precision"], pieces[0]
+    return "\n".join([
+        f"{device['device']}; {versions}",
+        f"{first['sentences']} sentences of {first['steps']} steps, {first['vocabulary']:,} words; "
+        f"{first['window']} micro-batches a window\n",
+        "Speed of training as a multiple of the others', and its share of the rate of the products",
+        _aligned([*head, *others, "share", "products, GFLOP/s"], rows(
+            lambda piece, results: [
+                *(f"{_speed(piece, 'training') / _speed(piece, name):.2f}" for name in others),
+                f"{results['training']['share_of_products']:.0%}",
+                f"{piece['products']['gflops']:,.0f}"])),
+        "Tokens per second",
+        _aligned([*head, *names], rows(lambda piece, results: [
+            f"{_speed(piece, name):,.0f}" for name in names])),
+        "A micro-batch alone: ms until the call returns / until the device is done; kernels",
+        _aligned([*head, *names], rows(lambda piece, results: [
+            f"{results[name]['queued_ms']:.2f} / {results[name]['done_ms']:.2f}; "
+            + figure(results[name], "kernels", "{}") for name in names])),
+        "Peak memory on the card, MB; the last columns are those of an update",
+        _aligned([*head, *names, "apply", "apply, ms"], rows(lambda piece, results: [
+            *(figure(results[name], "peak_memory_mb", "{:,.0f}") for name in names),
+            figure(results["training"], "peak_memory_of_apply_mb", "{:,.0f}"),
+            f"{results['training']['apply_ms']:.2f}"])),
+    ])
 
 
 def breakdown_table(result: dict) -> str:

@@ -19,8 +19,9 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.extent import THREADS, Shape
+from benchmarks.extent import CARD_CONTENDERS, Shape
 from benchmarks.machine import peak_memory
+from benchmarks.micro_batches import micro_batch, one_hot
 from benchmarks.sgemm import OpenBLAS, products
 from model.system.errors import UserError
 
@@ -28,22 +29,6 @@ from model.system.errors import UserError
 Step = Callable[[], float]
 
 _answers = sys.stdout
-
-
-def micro_batch(shape: Shape) -> tuple[np.ndarray, np.ndarray]:
-    """Inputs and targets (sentences, steps), int32: words as unevenly frequent as in a text."""
-    shares = 1 / np.arange(1, shape.vocabulary + 1)
-    words = np.random.default_rng(1).choice(
-        shape.vocabulary, (shape.sentences, shape.steps + 1), p=shares / shares.sum())
-    return (np.ascontiguousarray(words[:, :-1], np.int32),
-            np.ascontiguousarray(words[:, 1:], np.int32))
-
-
-def one_hot(indices: np.ndarray, vocabulary: int) -> np.ndarray:
-    """float32 (..., vocabulary)"""
-    dense = np.zeros((*indices.shape, vocabulary), np.float32)
-    np.put_along_axis(dense, indices[..., np.newaxis].astype(np.int64), 1, axis=-1)
-    return dense
 
 
 def theano_step(task: str, shape: Shape) -> tuple[dict, Step]:
@@ -98,10 +83,7 @@ def torch_step(task: str, shape: Shape) -> tuple[dict, Step]:
     Parameters
     ----------
     task : {"torch-one-hot", "torch-embedding"}
-        The first is the network of Theano's contenders, without peepholes and clipping, which
-        PyTorch's LSTM does not have; its inputs are one-hot floats, made before the clock
-        starts. The second has an embedding of `units` dimensions before the LSTM: another, larger
-        network, but what is usually written in PyTorch.
+        See `TorchLSTM`.
     shape : Shape
 
     Returns
@@ -112,30 +94,19 @@ def torch_step(task: str, shape: Shape) -> tuple[dict, Step]:
     """
     started = time.perf_counter()
     import torch
-    from torch import nn
 
-    torch.set_num_threads(THREADS)
-    torch.manual_seed(1)
+    from benchmarks.torch_lstm import TorchLSTM
+
     told = {"import_seconds": time.perf_counter() - started,
             "blas": torch.__config__.show()}
-    embedding: nn.Module
-    inputs, targets = micro_batch(shape)
-    if task == "torch-one-hot":
-        embedding, width = nn.Identity(), shape.vocabulary
-        x = torch.from_numpy(np.ascontiguousarray(one_hot(inputs.T, shape.vocabulary)))
-    else:
-        embedding, width = nn.Embedding(shape.vocabulary, shape.units), shape.units
-        x = torch.from_numpy(inputs.T.astype(np.int64))
-    lstm = nn.LSTM(width, shape.units)
-    softmax = nn.Linear(shape.units, shape.vocabulary)
-    y = torch.from_numpy(targets.T.astype(np.int64).ravel())
+    network = TorchLSTM(task, shape)
+    done = 0.0
 
     def step() -> float:
-        hidden, _ = lstm(embedding(x))
-        logits = softmax(hidden.reshape(-1, shape.units))
-        loss = nn.functional.cross_entropy(logits, y, reduction="sum")
-        loss.backward()
-        return float(loss.detach())
+        nonlocal done
+        network.accumulate()
+        before, done = done, network.loss()
+        return done - before
 
     return told, step
 
@@ -166,6 +137,44 @@ def time_sgemm(job: dict) -> None:
     _say({"blas": blas.description()})
     for line in sys.stdin:
         _say({product.name: blas.rate(product, float(line) / len(wanted)) for product in wanted})
+
+
+def describe_card(job: dict) -> None:
+    """Say what there is of a device, or why it is refused."""
+    from model.engine import available, open_device
+
+    try:
+        open_device(job["device"])
+        if reason := available():  # training takes its slower form then, on a card too
+            raise UserError(f"there is nothing to compare: {reason}")
+    except UserError as error:
+        _say({"refused": str(error)})
+        return
+    from benchmarks.on_card import describe
+
+    _say(describe(job["device"]))
+
+
+def time_on_card(contender: str, job: dict) -> None:
+    """Answer with the timings of a contender, as `benchmarks.on_card.Timing` takes them."""
+    from benchmarks.on_card import Timing
+
+    timing = Timing(contender, Shape(**job["shape"]), job["device"], job["precision"],
+                    job["window"])
+    _say(timing.start())
+    for line in sys.stdin:
+        _say(timing.turn(float(line)))
+    _say(timing.end())
+
+
+def time_products_on_card(job: dict) -> None:
+    """Answer with the rate of each product that a step needs, in operations per second."""
+    from benchmarks.on_card import Products
+
+    alone = Products(Shape(**job["shape"]), job["device"], job["precision"])
+    _say({})
+    for line in sys.stdin:
+        _say(alone.rates(float(line)))
 
 
 def time_parts(job: dict) -> None:
@@ -251,6 +260,9 @@ TASKS: dict[str, Callable[[dict], None]] = {
     **dict.fromkeys(("fused", "lookup-scan", "dense-scan"), partial(time_step, theano_step)),
     **dict.fromkeys(("torch-one-hot", "torch-embedding"), partial(time_step, torch_step)),
     "sgemm": time_sgemm,
+    "card": describe_card,
+    **{f"card-{name}": partial(time_on_card, name) for name in CARD_CONTENDERS},
+    "card-products": time_products_on_card,
     "breakdown": time_parts,
     "compile-training": compile_training,
     "training-pass": training_pass,

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from dataclasses import asdict
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 
@@ -18,7 +19,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 
 
 class Worker:
-    """A process of `benchmarks.worker`; a context manager that ends it.
+    """A process of `benchmarks.worker`; a context manager that waits for it, and ends it.
 
     Parameters
     ----------
@@ -30,15 +31,10 @@ class Worker:
     **more : str, int or list
         What else the task needs.
 
-    Attributes
-    ----------
-    ready : dict
-        What it said when it was ready.
-
     Raises
     ------
     UserError
-        When the process fails.
+        When the process fails: from all that waits for it.
     """
 
     def __init__(self, task: str, shape: Shape | None = None, *,
@@ -49,13 +45,23 @@ class Worker:
             [sys.executable, "-m", "benchmarks.worker", json.dumps(job)], cwd=REPOSITORY,
             env=_environment(compile_cache), stdin=subprocess.PIPE, stdout=subprocess.PIPE,
             text=True)
-        self.ready = self._answer()
+
+    @cached_property
+    def ready(self) -> dict:
+        """What it said when it was ready; waits until it is."""
+        return self._answer()
 
     def turn(self, seconds: float) -> dict:
         """Let it work for at least so many seconds; what it says then."""
         assert self._process.stdin is not None
         self._process.stdin.write(f"{seconds}\n")
         self._process.stdin.flush()
+        return self._answer()
+
+    def end(self) -> dict:
+        """Let it do its last thing, after which it ends; what it says then."""
+        assert self._process.stdin is not None
+        self._process.stdin.close()
         return self._answer()
 
     def _answer(self) -> dict:
@@ -68,6 +74,7 @@ class Worker:
         return json.loads(line)
 
     def __enter__(self) -> Worker:
+        _ = self.ready
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,

@@ -1,20 +1,23 @@
 import json
 import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from benchmarks import comparison
+from benchmarks import comparison, worker
 from benchmarks.__main__ import main
 from benchmarks.comparison import compare
 from benchmarks.extent import QUICK, Shape
 from benchmarks.machine import family_memory, machine, peak_memory
 from benchmarks.preparation import write_corpus
 from benchmarks.sgemm import FORWARD, OpenBLAS, combined_rate, products
-from benchmarks.tables import comparison_table, machine_table
-from benchmarks.workers import Worker
+from benchmarks.tables import card_table, comparison_table, machine_table
+from benchmarks.workers import REPOSITORY, Worker
 from model.system.errors import UserError
 
 SHAPE = Shape(units=6, sentences=4, steps=3, vocabulary=10)
@@ -160,8 +163,9 @@ def test_settings_of_blas_are_left_out_and_named(monkeypatch):
 
 
 def test_failed_worker_is_reported(work):
-    with pytest.raises(UserError, match="training-pass ended with exit code"):
-        Worker("training-pass", vocabulary=str(work / "none.tsv"), shards=[], passes=1)
+    with pytest.raises(UserError, match="training-pass ended with exit code"), Worker(
+            "training-pass", vocabulary=str(work / "none.tsv"), shards=[], passes=1):
+        pass
 
 
 def test_machine_and_memory():
@@ -178,3 +182,174 @@ def test_writing_a_checkpoint_is_measured(work, capsys):
     figures = result["result"]
     assert figures["checkpoint_mb"] > figures["model_mb"] > 0
     assert "8 units, 50 words, Adam" in capsys.readouterr().out
+
+
+@pytest.mark.extras
+@pytest.mark.usefixtures("torch_installed")
+def test_the_section_of_the_card_is_measured_in_pieces(work, capsys):
+    """On the processor, with the same code."""
+    path = work / "bench" / "quick" / "bench.json"
+    path.parent.mkdir(parents=True)
+    path.write_text('{"card": {"cuda, 4096 units, tf32": 1, "torch-cpu, 6 units, bf16": 2}}')
+    assert main(["--quick", "--only", "card", "--units", "6"]) == 0
+    assert "A micro-batch alone" in capsys.readouterr().out
+    pieces = json.loads(path.read_text())["card"]
+    assert pieces.pop("cuda, 4096 units, tf32") == 1
+    assert pieces.keys() == {"torch-cpu, 6 units, single", "torch-cpu, 6 units, bf16"}
+    for piece in pieces.values():
+        assert piece["device"]["device"] == "torch-cpu" and piece["machine"]["cores"] >= 1
+        result = piece["result"]
+        shape = Shape(result["units"], QUICK.card.sentences, QUICK.card.steps,
+                      QUICK.card.vocabulary)
+        assert result["products"]["products"].keys() == {p.name for p in products(shape)}
+        assert result["results"].keys() == {"training", "torch-one-hot", "torch-embedding"}
+        for name, figures in result["results"].items():
+            assert figures["loss"] == pytest.approx(np.log(QUICK.card.vocabulary), rel=0.2)
+            assert len(figures["turns"]) == QUICK.card.turns
+            median = np.median([turn["seconds"] for turn in figures["turns"]])
+            assert figures["tokens_per_second"] == pytest.approx(shape.tokens / median)
+            rate = figures["tokens_per_second"] * (24 * shape.units**2
+                                                   + 6 * shape.units * shape.vocabulary)
+            assert figures["share_of_products"] * result["products"]["gflops"] == pytest.approx(
+                rate / 1e9)
+            assert 0 < figures["queued_ms"] <= figures["done_ms"]
+            assert (name == "training") == ("apply_ms" in figures)
+            assert figures["peak_memory_mb"] is None and figures["kernels"] is None
+
+
+@pytest.mark.extras
+@pytest.mark.parametrize("task", ["torch-one-hot", "torch-embedding"])
+def test_pytorchs_lstm_adds_up_losses_and_gradients(torch_installed, task):
+    from benchmarks.torch_lstm import TorchLSTM
+
+    network = TorchLSTM(task, SHAPE)
+    weights = network._lstm.weight_hh_l0
+    network.accumulate()
+    loss, gradient = network.loss(), weights.grad.clone()
+    assert loss == pytest.approx(SHAPE.tokens * np.log(SHAPE.vocabulary), rel=0.2)
+    network.accumulate()
+    assert network.loss() == pytest.approx(2 * loss)
+    torch_installed.testing.assert_close(weights.grad, 2 * gradient)
+
+
+@pytest.mark.extras
+@pytest.mark.usefixtures("torch_installed")
+@pytest.mark.parametrize("product", products(SHAPE), ids=lambda product: product.name)
+def test_products_on_a_card_lie_in_memory_as_those_of_a_step(product):
+    from benchmarks.on_card import Products
+
+    alone = Products(SHAPE, "torch-cpu", "single")
+    left, right, result = alone._matrices(product)
+    assert (left @ right).shape == result.shape == (product.rows, product.columns)
+    assert left.shape[1] == product.inner
+    assert left.T.is_contiguous() == (product.transposed == "left")
+    assert right.T.is_contiguous() == (product.transposed == "right")
+    assert alone._rate(product, 0.001) > 0
+
+
+@pytest.fixture
+def no_card():
+    try:
+        import torch
+    except ImportError:
+        return
+    if torch.cuda.is_available():
+        pytest.skip("there is a card")
+
+
+@pytest.mark.usefixtures("no_card")
+def test_without_a_card_its_section_is_an_error_alone_and_left_out_of_all(
+        work, monkeypatch, capsys):
+    assert main(["--only", "card"]) == 1
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if "..." not in line]
+    assert line.startswith("error: device = cuda")
+    monkeypatch.setattr("benchmarks.__main__.SECTIONS", ("card",))
+    assert main(["--quick", "--device", "cuda:1"]) == 0
+    assert "card: left out: device = cuda:1" in capsys.readouterr().out
+
+
+def test_without_pytorch_the_card_is_refused(monkeypatch):
+    said = []
+    monkeypatch.setitem(sys.modules, "torch", None)
+    monkeypatch.setattr(worker, "_say", said.append)
+    worker.describe_card({"device": "cuda"})
+    assert "device = cuda needs PyTorch" in said[0]["refused"]
+
+
+@pytest.mark.parametrize("arguments, said", [
+    (["--device", "cpu"], "cpu: it must be cuda, cuda:N or torch-cpu"),
+    (["--device", "cuda:x"], "cuda:x: it must be cuda, cuda:N or torch-cpu"),
+    (["--units", "0"], "0: it must be a whole number"),
+    (["--only", "growth", "--units", "4"], "--device and --units are of the section card")])
+def test_options_that_the_card_does_not_have(arguments, said, capsys):
+    with pytest.raises(SystemExit) as caught:
+        main(arguments)
+    assert caught.value.code == 2
+    assert said in capsys.readouterr().err
+
+
+def test_the_table_of_the_card():
+    lstm = {"tokens_per_second": 1e5, "share_of_products": 0.4, "queued_ms": 1.0, "done_ms": 26.0,
+            "kernels": 99, "peak_memory_mb": 1500.0}
+    training = {"tokens_per_second": 2e5, "share_of_products": 0.82, "queued_ms": 8.0,
+                "done_ms": 13.0, "kernels": None, "peak_memory_mb": 2000.0,
+                "peak_memory_of_apply_mb": 4000.0, "apply_ms": 7.125}
+    told = card_table({
+        "device": {"device": "cuda, a card", "versions": {"driver": "1.2", "PyTorch": "3.4"}},
+        "pieces": [{"units": 4096, "sentences": 128, "steps": 20, "vocabulary": 2000,
+                    "precision": "tf32", "window": 8, "products": {"gflops": 50_000.0},
+                    "results": {"training": training, "torch-one-hot": lstm}}]})
+    rows = [line.split() for line in told.splitlines() if line.split()[:2] == ["4096", "tf32"]]
+    assert "cuda, a card; driver 1.2, PyTorch 3.4" in told
+    assert [row[2:] for row in rows] == [
+        ["2.00", "82%", "50,000"], ["200,000", "100,000"],
+        ["8.00", "/", "13.00;", "-", "1.00", "/", "26.00;", "99"],
+        ["2,000", "1,500", "4,000", "7.12"]]
+
+
+@pytest.mark.parametrize("module", [
+    "benchmarks.__main__", "benchmarks.worker",
+    pytest.param("benchmarks.on_card", marks=pytest.mark.extras)])
+def test_the_section_of_the_card_needs_few_packages(module, request):
+    """A machine with a card may have no package index: see docs/performance.md."""
+    if module == "benchmarks.on_card":
+        request.getfixturevalue("torch_installed")
+    done = subprocess.run(
+        [sys.executable, "-c", f"import sys, {module}; print(*sys.modules)"], cwd=REPOSITORY,
+        capture_output=True, text=True, check=True)
+    imported = {name.split(".")[0] for name in done.stdout.split()}
+    assert "theano" in imported
+    assert not imported & {"luigi", "polars", "matplotlib", "jinja2", "tornado", "zstandard"}
+
+
+@pytest.mark.extras
+def test_kernels_are_counted_where_the_card_lets_us(torch_installed, monkeypatch):
+    from benchmarks import on_card
+
+    class Profile:
+        def __init__(self, activities):
+            assert activities == [on_card.ProfilerActivity.CUDA]
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *error):
+            pass
+
+        def events(self):
+            return [SimpleNamespace(device_type=on_card.DeviceType.CUDA)] * 3 + [
+                SimpleNamespace(device_type=on_card.DeviceType.CPU)]
+
+    def refuse(activities):
+        raise RuntimeError("not for users")
+
+    timing = on_card.Timing("torch-embedding", SHAPE, "torch-cpu", "single", window=2)
+    assert timing.end() == {"kernels": None}
+    timing._device = torch_installed.device("cuda")
+    monkeypatch.setattr(on_card, "profile", Profile)
+    assert timing.end() == {"kernels": 3}
+    monkeypatch.setattr(on_card, "profile", refuse)
+    assert timing.end() == {"kernels": None}
+    monkeypatch.setattr(on_card.torch.cuda, "reset_peak_memory_stats", lambda device: None)
+    monkeypatch.setattr(on_card.torch.cuda, "max_memory_allocated", lambda device: 3 * 2**20)
+    assert timing.start()["peak_memory_mb"] == 3
