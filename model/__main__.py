@@ -237,9 +237,8 @@ def evaluate_command(options: argparse.Namespace) -> None:
     vocabulary = checkpoint.vocabulary
     report = _reporter()
     report(0.0, "compiling the network")
-    device = open_device(content["device"])
-    network = load_network(checkpoint)
-    log_probabilities = compile_log_probabilities(network, device)
+    network = load_network(checkpoint, open_device(content["device"]))
+    log_probabilities = compile_log_probabilities(network)
     readers = {name: ShardReader([Path(p) for p in paths], vocabulary.digest)
                for name, paths in content["sets"].items()}
     result: dict = {"sets": {}, "mixture": None}
@@ -261,7 +260,7 @@ def evaluate_command(options: argparse.Namespace) -> None:
     report(_SHARE_OF_SCORING, "drawing sentences", at_once=True)
     result["samples"] = [
         " ".join(vocabulary.words[n] for n in words)
-        for words in sample(compile_next_word(network, device), vocabulary, count=_SAMPLES, seed=0)]
+        for words in sample(compile_next_word(network), vocabulary, count=_SAMPLES, seed=0)]
     report((1 + _SHARE_OF_SCORING) / 2, "counting pairs for the baselines", at_once=True)
     bigrams = Bigrams.count([Path(p) for p in content["train_shards"]], vocabulary)
     result["baselines"] = baselines(bigrams, readers["valid"], readers, vocabulary)
@@ -289,7 +288,7 @@ def score_command(options: argparse.Namespace) -> None:
         device = open_device(options.device)
         checkpoint = _model(options.model)
         mixed = _mixer(checkpoint.vocabulary) if options.mix else lambda batches, found: found
-        of_network = compile_log_probabilities(load_network(checkpoint), device)
+        of_network = compile_log_probabilities(load_network(checkpoint, device))
 
         def log_probabilities(batches: list[Batch]) -> Iterable[np.ndarray]:
             return mixed(batches, (of_network(*batch) for batch in batches))
@@ -368,7 +367,7 @@ def sample_command(options: argparse.Namespace) -> None:
         print(f"outside the vocabulary, so <unk> to the model: {' '.join(unknown)}",
               file=sys.stderr)
     seed = secrets.randbits(64) if options.seed is None else options.seed
-    next_word = compile_next_word(load_network(checkpoint), device)
+    next_word = compile_next_word(load_network(checkpoint, device))
     for words in sample(next_word, vocabulary,
                         count=options.count, seed=seed, temperature=options.temperature,
                         prefix=vocabulary.encode(prefix)):

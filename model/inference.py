@@ -11,6 +11,7 @@ import numpy as np
 from model.checkpoint import Checkpoint, read_checkpoint
 from model.configuration import NetworkConfig
 from model.data.tokenization import RULES
+from model.engine import PROCESSOR, Device
 from model.network import Network, all_parameters, build_network, set_parameters
 from model.system.errors import DamagedFile, UserError
 from model.system.untrusted import odd_content, try_out
@@ -91,8 +92,14 @@ def _check_settings(checkpoint: Checkpoint) -> None:
         raise ValueError(f"it has fewer weights than a network of {config.num_units:,} units needs")
 
 
-def load_network(checkpoint: Checkpoint) -> Network:
+def load_network(checkpoint: Checkpoint, device: Device = PROCESSOR) -> Network:
     """Rebuild a checkpoint's network, with its weights.
+
+    Parameters
+    ----------
+    checkpoint : Checkpoint
+    device : Device
+        What its functions are to be compiled for.
 
     Raises
     ------
@@ -100,7 +107,7 @@ def load_network(checkpoint: Checkpoint) -> Network:
         When the weights are not those of its network, or not finite.
     """
     network = build_network(NetworkConfig(**checkpoint.settings["network"]),
-                            len(checkpoint.vocabulary.words))
+                            len(checkpoint.vocabulary.words), device)
     given = dict(checkpoint.parameters)
     for parameter in all_parameters(network):
         name, value = parameter.name, given.pop(parameter.name, None)

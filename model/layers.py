@@ -2,27 +2,13 @@
 
 from __future__ import annotations
 
-import functools
-import warnings
-
 from model import engine  # noqa: F401  isort: skip
 
 import lasagne
 import theano
 import theano.tensor as T
 
-from model.engine import available, dropout, lstm_sequence
-
-
-@functools.cache
-def uses_native(recurrence: str) -> bool:
-    """Whether ``recurrence="fused"`` is asked for and works here; warns once where it does not."""
-    if recurrence != "fused":
-        return False
-    reason = available()
-    if reason is not None:
-        warnings.warn(f"training takes Theano's slower loop, because {reason}", stacklevel=2)
-    return reason is None
+from model.engine import dropout, lstm_sequence
 
 
 class LSTMLayer(lasagne.layers.LSTMLayer):
@@ -81,7 +67,7 @@ class LSTMLayer(lasagne.layers.LSTMLayer):
             that ``dimshuffle(1, 0, 2)`` of it costs nothing.
         """
         (inputs,) = inputs
-        hidden = self._fused(inputs) if uses_native(self.recurrence) else self._scan(inputs)
+        hidden = self._fused(inputs) if self.recurrence == "fused" else self._scan(inputs)
         return hidden.dimshuffle(1, 0, 2)
 
     def _of_gates(self, name):

@@ -13,8 +13,8 @@ import theano.tensor as T
 from lasagne.layers import DenseLayer, DimshuffleLayer, InputLayer, ReshapeLayer
 
 from model.configuration import NetworkConfig
-from model.engine import Device, softmax_crossentropy
-from model.layers import DropoutLayer, LSTMLayer, uses_native
+from model.engine import PROCESSOR, Device, softmax_crossentropy
+from model.layers import DropoutLayer, LSTMLayer
 
 
 @dataclass(frozen=True)
@@ -24,8 +24,10 @@ class Network:
     Parameters
     ----------
     input, rows, output : lasagne.layers.Layer
-    recurrence : str
-        See `NetworkConfig`.
+    device : Device
+        What functions of the network are compiled for.
+    recurrence : {"fused", "scan"}
+        How it is computed there.
     update, sentence : Theano integer scalars
         What the masks of dropout depend on: see `DropoutLayer`.
     """
@@ -33,6 +35,7 @@ class Network:
     input: InputLayer
     rows: ReshapeLayer
     output: DenseLayer
+    device: Device
     recurrence: str
     update: object
     sentence: object
@@ -43,7 +46,8 @@ class Network:
         return lasagne.layers.get_all_params(self.output, trainable=True)
 
 
-def build_network(config: NetworkConfig, vocabulary_size: int, seed: int = 0) -> Network:
+def build_network(config: NetworkConfig, vocabulary_size: int, device: Device = PROCESSOR,
+                  seed: int = 0) -> Network:
     """Build the network, with new parameters drawn from Lasagne's random state.
 
     ::
@@ -63,6 +67,7 @@ def build_network(config: NetworkConfig, vocabulary_size: int, seed: int = 0) ->
     config : NetworkConfig
     vocabulary_size : int
         Entries of the vocabulary, the special symbols included.
+    device : Device
     seed : int
         Of dropout.
 
@@ -80,6 +85,7 @@ def build_network(config: NetworkConfig, vocabulary_size: int, seed: int = 0) ->
         W_hid = lasagne.init.Normal(config.num_units**-0.5)
         return lasagne.layers.Gate(W_in=W_in, W_hid=W_hid, **kwargs)
 
+    recurrence = device.recurrence(config.recurrence)
     update, sentence = T.lscalars("update", "sentence")
     layer = input_layer = InputLayer((None, None, vocabulary_size))
     for number in range(config.num_layers):
@@ -91,7 +97,7 @@ def build_network(config: NetworkConfig, vocabulary_size: int, seed: int = 0) ->
             grad_clipping=config.grad_clipping,
             peepholes=config.peepholes,
             learn_init=config.learn_init,
-            recurrence=config.recurrence,
+            recurrence=recurrence,
             ingate=gate(),
             forgetgate=gate(b=lasagne.init.Constant(1.0)),
             cell=gate(W_cell=None, nonlinearity=lasagne.nonlinearities.tanh),
@@ -105,7 +111,7 @@ def build_network(config: NetworkConfig, vocabulary_size: int, seed: int = 0) ->
     rows = ReshapeLayer(DimshuffleLayer(layer, (1, 0, 2)), (-1, config.num_units))
     output = DenseLayer(rows, vocabulary_size, nonlinearity=lasagne.nonlinearities.softmax,
                         name="softmax")
-    return Network(input_layer, rows, output, config.recurrence, update, sentence)
+    return Network(input_layer, rows, output, device, recurrence, update, sentence)
 
 
 def summed_loss(network: Network, inputs, targets):
@@ -146,20 +152,18 @@ def log_probabilities(network: Network, inputs, targets):
     return -losses.reshape((targets.shape[1], targets.shape[0])).T
 
 
-def compile_log_probabilities(
-        network: Network, device: Device) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
+def compile_log_probabilities(network: Network) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
     """Compile the scoring of sentences: see `log_probabilities`."""
     x, y = T.imatrices("inputs", "targets")
-    return device.function([x, y], log_probabilities(network, x, y))
+    return network.device.function([x, y], log_probabilities(network, x, y))
 
 
-def compile_next_word(network: Network, device: Device) -> Callable[[np.ndarray], np.ndarray]:
+def compile_next_word(network: Network) -> Callable[[np.ndarray], np.ndarray]:
     """Compile the prediction of the word after some others.
 
     Parameters
     ----------
     network : Network
-    device : Device
 
     Returns
     -------
@@ -171,7 +175,7 @@ def compile_next_word(network: Network, device: Device) -> Callable[[np.ndarray]
     rows = lasagne.layers.get_output(network.rows, {network.input: x}, deterministic=True)
     # The rows have the steps first: the last step of all sentences is at the end.
     probabilities = network.output.get_output_for(rows[-x.shape[0]:], deterministic=True)
-    return device.function([x], probabilities)
+    return network.device.function([x], probabilities)
 
 
 def all_parameters(network: Network) -> list:
@@ -200,7 +204,7 @@ def set_parameters(network: Network, values: dict[str, np.ndarray]) -> None:
 def _losses(network: Network, inputs, targets, **kwargs):
     """Cross-entropy of each row of the network, the first step of all sentences first."""
     targets = targets.T.flatten()
-    if uses_native(network.recurrence):
+    if network.recurrence == "fused":
         hidden = lasagne.layers.get_output(network.rows, {network.input: inputs}, **kwargs)
         return softmax_crossentropy(hidden, network.output.W, network.output.b, targets)
     probabilities = lasagne.layers.get_output(network.output, {network.input: inputs}, **kwargs)

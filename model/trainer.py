@@ -65,7 +65,7 @@ class Trainer:
                  device: Device):
         self._device = device
         lasagne.random.set_rng(np.random.RandomState(training.seed))
-        self._network = model = build_network(network, vocabulary_size, training.seed)
+        self._network = model = build_network(network, vocabulary_size, device, training.seed)
         params = model.parameters
         x, y = T.imatrices("inputs", "targets")
         loss = summed_loss(model, x, y)
@@ -83,7 +83,7 @@ class Trainer:
         self._optimiser = update_state(updates, params, accumulators)
         squares = sum(T.sqr(gradient).sum() for gradient in average_gradients(accumulators))
         self._apply = device.function([], T.sqrt(squares), updates=updates)
-        self._log_probabilities = compile_log_probabilities(model, device)
+        self._log_probabilities = compile_log_probabilities(model)
         self._sums = [*accumulators.gradients, accumulators.count, self._loss]
 
     def accumulate(self, inputs: np.ndarray, targets: np.ndarray, *, update: int,

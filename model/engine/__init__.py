@@ -4,8 +4,8 @@ Importing it makes Theano 1.0.5 and Lasagne 0.1 run on this Python. The rest of 
 what is listed here, and nothing else of what lies in this folder (but `benchmarks`, which takes the
 time of each call of the compiled library):
 
-Device, open_device
-    Where functions are compiled for and computed.
+Device, PROCESSOR, open_device
+    What functions are compiled for, and the one that there always is.
 CannotCompile
     The error of a network that cannot be compiled, in one line.
 accumulate
@@ -26,12 +26,12 @@ from model.engine import remedies  # noqa: F401  isort: skip
 
 from model.engine.blas import load_openblas
 from model.engine.compilation import CannotCompile
-from model.engine.device import Device, open_device
+from model.engine.device import PROCESSOR, Device, open_device
 from model.engine.dropout_op import dropout
 from model.engine.lstm_op import lstm_sequence
 from model.engine.native import available
 from model.engine.softmax_op import softmax_crossentropy
 from model.engine.weights_gradient import accumulate
 
-__all__ = ["CannotCompile", "Device", "accumulate", "available", "dropout", "load_openblas",
-           "lstm_sequence", "open_device", "softmax_crossentropy"]
+__all__ = ["PROCESSOR", "CannotCompile", "Device", "accumulate", "available", "dropout",
+           "load_openblas", "lstm_sequence", "open_device", "softmax_crossentropy"]

@@ -10,11 +10,13 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable
 
 import numpy as np
 import theano
 
+from model.engine.native import available
 from model.system.errors import BadInput, UserError
 
 # What PyTorch, its libraries and the card's driver take beside all tensors.
@@ -33,6 +35,18 @@ class Device:
     def __init__(self, name: str = "cpu", precision: str = "single"):
         self.name = name
         self.precision = precision
+
+    def recurrence(self, asked: str) -> str:
+        """How a recurrence is computed: as asked, or by Theano's loop where the Op cannot be.
+
+        Parameters
+        ----------
+        asked : {"fused", "scan"}
+        """
+        if asked == "fused" and (reason := available()) is not None:
+            warnings.warn(f"training takes Theano's slower loop, because {reason}", stacklevel=2)
+            return "scan"
+        return asked
 
     def function(self, inputs: list, outputs=None, **options) -> Callable:
         """Compile a function, as `theano.function`; its results are numpy arrays."""
@@ -96,6 +110,9 @@ class _TorchDevice(Device):
             raise BadInput(f"precision = tf32: {torch.cuda.get_device_name(number)} has no such "
                            "products; take single")
 
+    def recurrence(self, asked: str) -> str:
+        return asked  # no compiler is needed
+
     def function(self, inputs: list, outputs=None, **options) -> Callable:
         return theano.function(inputs, outputs, mode=self._on_torch.mode(self._context), **options)
 
@@ -123,6 +140,9 @@ class _TorchDevice(Device):
                 "shows it), or lower [training] micro_batch_tokens or [network] num_units")
 
 
+PROCESSOR = Device()
+
+
 def open_device(name: str, precision: str = "single") -> Device:
     """A device by its name.
 
@@ -147,5 +167,5 @@ def open_device(name: str, precision: str = "single") -> Device:
     if name == "cpu":
         if precision != "single":
             raise BadInput(f"[training] precision = {precision} needs a card; device = {name}")
-        return Device()
+        return PROCESSOR
     return _TorchDevice(name, precision)

@@ -18,7 +18,6 @@ from model.__main__ import _write_json, main
 from model.checkpoint import Checkpoint, write_checkpoint
 from model.data.shards import ShardReader, write_shard
 from model.data.vocabulary import Vocabulary
-from model.engine import open_device
 from model.evaluation import evaluate
 from model.inference import load_network, read_model
 from model.kneser_ney import KneserNey, write_kneser_ney
@@ -139,8 +138,7 @@ def score(capsys, made, text, *flags):
 
 def test_the_total_is_that_of_the_evaluation(capsys, made):
     _, total = score(capsys, made, made["text"])
-    log_probabilities = compile_log_probabilities(load_network(read_model(made["model"])),
-                                                  open_device("cpu"))
+    log_probabilities = compile_log_probabilities(load_network(read_model(made["model"])))
     totals = evaluate(log_probabilities, ShardReader([made["shard"]]), made["vocabulary"]).totals
     figures = totals.figures()
     for key in ("sentences", "tokens", "oov_count"):
@@ -230,8 +228,7 @@ def test_special_words_and_invisible_characters_are_read_as_the_corpus_reads_the
     part, = manifest["sides"]["test"]
     write_tokens(tmp_path / f"{part['digest']}.txt", tmp_path / "tokens.h5", lowercase=True)
     write_shard(tmp_path / "tokens.h5", made["vocabulary"], tmp_path / "shard.h5")
-    log_probabilities = compile_log_probabilities(load_network(read_model(made["model"])),
-                                                  open_device("cpu"))
+    log_probabilities = compile_log_probabilities(load_network(read_model(made["model"])))
     totals = evaluate(log_probabilities, ShardReader([tmp_path / "shard.h5"]),
                       made["vocabulary"]).totals
     lines, total = score(capsys, made, text, "--words")

@@ -35,7 +35,7 @@ def test_loss_and_gradients_equal_the_numpy_reference(random, device, peepholes,
                                                       recurrence):
     config = NetworkConfig(5, peepholes=peepholes, grad_clipping=grad_clipping, learn_init=True,
                            recurrence=recurrence)
-    network = build_network(config, VOCABULARY)
+    network = build_network(config, VOCABULARY, device)
     randomize(network, random)
     x, y = T.imatrices("xy")
     loss = summed_loss(network, x, y)
@@ -51,7 +51,7 @@ def test_loss_and_gradients_equal_the_numpy_reference(random, device, peepholes,
 
 
 def test_gradient_equals_finite_differences(random, device):
-    network = build_network(NetworkConfig(3, num_layers=2), VOCABULARY)
+    network = build_network(NetworkConfig(3, num_layers=2), VOCABULARY, device)
     randomize(network, random)
     x, y = T.imatrices("xy")
     loss = summed_loss(network, x, y)
@@ -71,7 +71,7 @@ def test_gradient_equals_finite_differences(random, device):
 
 
 def test_one_hot_input_equals_its_indices(random, device):
-    network = build_network(NetworkConfig(4, recurrence="scan"), VOCABULARY)
+    network = build_network(NetworkConfig(4, recurrence="scan"), VOCABULARY, device)
     x, y = T.imatrices("xy")
     one_hot = T.tensor3("one_hot")
     from_indices = summed_loss(network, x, y)
@@ -103,7 +103,7 @@ def test_layer_equals_lasagnes_without_peepholes(random, device, recurrence):
 
 
 def test_log_probabilities_sum_to_the_loss_and_ignore_dropout(random, device):
-    network = build_network(NetworkConfig(4, dropout=0.5), VOCABULARY)
+    network = build_network(NetworkConfig(4, dropout=0.5), VOCABULARY, device)
     x, y = T.imatrices("xy")
     compute = device.function([x, y], log_probabilities(network, x, y))
     inputs, targets = random.integers(0, VOCABULARY, (2, 3, 5)).astype("int32")
@@ -116,7 +116,7 @@ def test_log_probabilities_sum_to_the_loss_and_ignore_dropout(random, device):
 
 
 def test_dropout_acts_in_training_and_on_each_layer(random, device):
-    network = build_network(NetworkConfig(8, num_layers=2, dropout=0.5), VOCABULARY, seed=3)
+    network = build_network(NetworkConfig(8, num_layers=2, dropout=0.5), VOCABULARY, device, seed=3)
     x, y = T.imatrices("xy")
     compute = device.function([x, y, network.update, network.sentence],
                               summed_loss(network, x, y))

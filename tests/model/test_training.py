@@ -148,7 +148,7 @@ def test_a_word_that_training_never_has_does_not_choose_the_best(tmp_path, corpu
                   max_epochs=1)
     train(learned)
     checkpoint = read_checkpoint(learned.model)
-    score = compile_log_probabilities(load_network(checkpoint), device)
+    score = compile_log_probabilities(load_network(checkpoint, device))
     figures = evaluate(score, ShardReader(valid_shards), vocabulary).totals.figures()
     assert figures["perplexity"] > 1.2 * figures["perplexity_without_unk"]
     assert checkpoint.position["best_perplexity"] == pytest.approx(

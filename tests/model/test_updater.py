@@ -31,7 +31,7 @@ class Setup:
         self.device = device
         # Without peepholes, with which Lasagne's own layer computes something else.
         self.network = build_network(
-            NetworkConfig(4, peepholes=False, recurrence=recurrence), VOCABULARY)
+            NetworkConfig(4, peepholes=False, recurrence=recurrence), VOCABULARY, device)
         self.params = self.network.parameters
         self.initial = [p.get_value() for p in self.params]
         x, y = T.imatrices("xy")

@@ -119,7 +119,6 @@ def report(folder):
     from model import inference
     from model import network as module
     from model.checkpoint import read_checkpoint
-    from model.engine import open_device
     from model.system.files import publish, sweep_temporaries
     from pipeline import tasks
     from pipeline.report import plots
@@ -131,12 +130,10 @@ def report(folder):
     # Compiled once, here, and run only in copies of this process.
     model = job.root(tasks.TrainModel).artifact().path
     network = inference.load_network(read_checkpoint(model))
-    device = open_device("cpu")
-    functions = (module.compile_log_probabilities(network, device),
-                 module.compile_next_word(network, device))
-    inference.load_network = lambda checkpoint: network
-    module.compile_log_probabilities = lambda network, device: functions[0]
-    module.compile_next_word = lambda network, device: functions[1]
+    functions = module.compile_log_probabilities(network), module.compile_next_word(network)
+    inference.load_network = lambda checkpoint, device: network
+    module.compile_log_probabilities = lambda network: functions[0]
+    module.compile_next_word = lambda network: functions[1]
 
     def run_here(command, content, job_file, say):
         with publish(job_file) as temporary:
