@@ -111,7 +111,8 @@ test-extras: ## Run the tests of what needs an extra (installs PyTorch)
 
 # Where a card is, there may be another Python, with packages of its own: PYTHON names it.
 test-card: ## Run the tests that need a graphics card, with PYTHON or that of .venv
-	@exec $(if $(PYTHON),"$$PYTHON",$(python)) -m pytest -m card
+	@exec $(if $(PYTHON),"$$PYTHON",$(python)) -m pytest -m card tests/model/engine/on_torch \
+	    $(addprefix tests/model/test_,devices.py network.py training.py updater.py)
 
 check: setup ## Run the linter, the type checker and the tests
 	@$(python) -m ruff check .

@@ -21,6 +21,15 @@ CONFIG = dict(
 NETWORK = NetworkConfig(6, num_layers=2, learn_init=True, dropout=0.3, grad_clipping=0.05)
 
 
+@pytest.fixture(params=[pytest.param("torch-cpu", marks=pytest.mark.extras),
+                        pytest.param("cuda", marks=pytest.mark.card)])
+def other(request, torch_installed):
+    """A device that computes by PyTorch."""
+    if request.param == "cuda" and not torch_installed.cuda.is_available():
+        pytest.skip("there is no graphics card")
+    return request.param
+
+
 @pytest.fixture
 def double():
     with theano.configparser.change_flags(floatX="float64"):
@@ -56,13 +65,12 @@ def assert_close(states, tolerance):
         np.testing.assert_allclose(one, other, rtol=tolerance, atol=tolerance)
 
 
-@pytest.mark.extras
 @pytest.mark.parametrize("optimiser, denominator", [
     *((optimiser, "sentences") for optimiser in OPTIMISERS), ("adam", "tokens")])
-@pytest.mark.usefixtures("torch_installed", "double")
-def test_twenty_windows_in_double_precision(random, optimiser, denominator):
+@pytest.mark.usefixtures("double")
+def test_twenty_windows_in_double_precision(random, other, optimiser, denominator):
     trainers = [trainer(device, optimiser=optimiser, denominator=denominator)
-                for device in ("cpu", "torch-cpu")]
+                for device in ("cpu", other)]
     told = train(trainers, random, 20)
     np.testing.assert_allclose(*told, rtol=1e-10)
     assert_close([each.state() for each in trainers], 1e-10)
@@ -71,31 +79,26 @@ def test_twenty_windows_in_double_precision(random, optimiser, denominator):
                                rtol=1e-10)
 
 
-@pytest.mark.extras
-@pytest.mark.usefixtures("torch_installed")
-def test_single_precision(random):
-    trainers = [trainer(device) for device in ("cpu", "torch-cpu")]
+def test_single_precision(random, other):
+    trainers = [trainer(device) for device in ("cpu", other)]
     np.testing.assert_allclose(*train(trainers, random, 5), rtol=1e-4)
     assert_close([each.state() for each in trainers], 1e-3)
 
 
-@pytest.mark.extras
-@pytest.mark.parametrize("devices", [("cpu", "torch-cpu"), ("torch-cpu", "cpu")])
-@pytest.mark.usefixtures("torch_installed", "double")
-def test_another_device_goes_on(devices):
+@pytest.mark.parametrize("from_the_processor", [True, False])
+@pytest.mark.usefixtures("double")
+def test_another_device_goes_on(other, from_the_processor):
     """Three updates on one and three on the other are six on the first."""
-    whole, other = map(trainer, devices)
+    whole, second = map(trainer, ["cpu", other] if from_the_processor else [other, "cpu"])
     windows = np.random.default_rng(1)
     train([whole], windows, 3)
-    other.restore(whole.state())
-    train([whole, other], windows, 3, first=3)
-    assert_close([whole.state(), other.state()], 1e-10)
+    second.restore(whole.state())
+    train([whole, second], windows, 3, first=3)
+    assert_close([whole.state(), second.state()], 1e-10)
 
 
-@pytest.mark.extras
-@pytest.mark.usefixtures("torch_installed")
-def test_half_precision_is_near_and_not_the_same(random):
-    single, half = (trainer("torch-cpu", precision=precision) for precision in ("single", "bf16"))
+def test_half_precision_is_near_and_not_the_same(random, other):
+    single, half = (trainer(other, precision=precision) for precision in ("single", "bf16"))
     losses = train([single, half], random, 3)
     assert losses[0] != losses[1]
     np.testing.assert_allclose(*losses, rtol=0.02)

@@ -89,6 +89,10 @@ class _Table:
 
         return register
 
+    def names(self) -> list[str]:
+        """The names of all Ops that are there."""
+        return [each.__name__ for each in self._makers]
+
     def get(self, node) -> Callable:
         """What makes the function for a node.
 

@@ -11,7 +11,7 @@ import torch
 from theano.compile.ops import DeepCopyOp, Rebroadcast, Shape, Shape_i, SpecifyShape, ViewOp
 from theano.scalar.basic_scipy import Erf, Erfc
 from theano.tensor import basic, elemwise, nnet, subtensor
-from theano.tensor.nnet.sigm import ScalarSigmoid, ScalarSoftplus, UltraFastScalarSigmoid
+from theano.tensor.nnet.sigm import ScalarSigmoid, ScalarSoftplus
 from theano.tensor.opt import Assert, MakeVector
 
 from model.engine.on_torch.operations import (
@@ -35,7 +35,7 @@ def _number(value: torch.Tensor) -> torch.Tensor:
 
 
 # Of numbers, elementwise.
-_SCALARS: dict[type, Callable] = {
+SCALARS: dict[type, Callable] = {
     scalar.Add: _fold(operator.add),
     scalar.Sub: lambda a, b: _number(a) - _number(b),
     scalar.Mul: _fold(operator.mul),
@@ -85,7 +85,6 @@ _SCALARS: dict[type, Callable] = {
     Erf: torch.erf,
     Erfc: torch.erfc,
     ScalarSigmoid: torch.sigmoid,
-    UltraFastScalarSigmoid: torch.sigmoid,
     ScalarSoftplus: lambda value: torch.logaddexp(value, torch.zeros_like(value)),
 }
 
@@ -98,7 +97,7 @@ def _scalar_function(op) -> Callable:
         dtype = DTYPES[op.o_type.dtype]
         return lambda value: value.to(dtype)
     try:
-        return _SCALARS[type(op)]
+        return SCALARS[type(op)]
     except KeyError:
         raise UnknownOperation(op) from None
 
