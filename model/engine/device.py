@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import theano
@@ -85,7 +86,8 @@ class _TorchDevice(Device):
             device = torch.device("cuda", int(name.partition(":")[2] or 0))
             self._check_card(device.index)
         torch.use_deterministic_algorithms(True)
-        torch.utils.deterministic.fill_uninitialized_memory = False
+        deterministic: Any = torch.utils.deterministic
+        deterministic.fill_uninitialized_memory = False  # all of ours is written before it is read
         torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
         self._device = device
         self._context = on_torch.Context(device, precision, pinned=device.type != "cpu")
