@@ -211,6 +211,7 @@ def train(job: TrainingJob, *, should_stop: Callable[[], bool] = lambda: False,
             tokens += batch.inputs.size
             sentences += len(batch)
             run.stop_if_asked()
+        run.look_ahead()
         loss = trainer.loss() / tokens
         run.check_loss(loss)
         run.checkpoint_if_due()
@@ -241,6 +242,7 @@ class _Run:
         self._planned_updates = self._windows_per_epoch * config.max_epochs
         self._validate_every = math.ceil(self._windows_per_epoch / config.validations_per_epoch)
         self._windows: Iterator[list[MicroBatch]] | None = None
+        self._ahead: list[MicroBatch] | None = None
 
         self.position = Position()
         self._history: list[dict] = []
@@ -292,10 +294,16 @@ class _Run:
                     micro_batch_sentences=config.micro_batch_sentences,
                     micro_batch_tokens=config.micro_batch_tokens,
                     shards_in_memory=config.shards_in_memory, first_window=position.window)
-            window = next(self._windows, None)
+            self.look_ahead()
+            window, self._ahead = self._ahead, None
             if window is not None:
                 return window
             position.epoch, position.window, self._windows = position.epoch + 1, 0, None
+
+    def look_ahead(self) -> None:
+        """Gather the next window of this epoch: a card computes meanwhile what it was given."""
+        if self._windows is not None and self._ahead is None:
+            self._ahead = next(self._windows, None)
 
     def validate(self) -> None:
         """Score the validation text, and keep a checkpoint, the best one where it is that."""

@@ -18,6 +18,7 @@ from luigi.rpc import RemoteScheduler
 from model.data.vocabulary import read_vocabulary
 from pipeline import daemon, tasks
 from pipeline.__main__ import _table, keep_interrupts
+from pipeline.exit_codes import ExitCode
 from tests.jobs import REPOSITORY, Job, free_port, kill_group, results, state, write
 
 
@@ -96,6 +97,31 @@ def test_the_result_says_that_training_has_no_unknown_word(finished):
     assert lines[-1].startswith("<unk> never occurs in training")
     assert {line[:26].rstrip() for line in lines} >= {
         f"{name} without <unk>" for name in ("mixture", "5-gram", "bigram", "unigram")}
+
+
+@pytest.mark.extras
+@pytest.mark.usefixtures("torch_installed")
+def test_the_device_is_told_and_is_no_reason_to_train_again(job):
+    code, output = job.run("run", "--scheduler", "local", "--device", "torch-cpu")
+    assert code == 0 and "tokens/s on torch-cpu, products in single\n" in output
+    train = job.metrics()["train"]
+    assert (train["device"], train["precision"]) == ("torch-cpu", "single")
+    assert train["peak_device_memory"] is None
+    assert "on torch-cpu" in (job.work / "report" / "index.html").read_text()
+    assert "TrainModel" not in job.run_local()
+
+
+def test_a_device_that_is_not_there_is_told_before_anything_is_prepared(job):
+    code, output = job.run("run", "--scheduler", "local", "--device", "cuda:77")
+    assert code == ExitCode.NOT_BEGUN and not (job.work / "parts").exists()
+    assert output.startswith("error: device = cuda:77") and len(output.splitlines()) == 1
+
+
+def test_a_precision_of_cards_is_refused_on_the_processor(job):
+    job.set("training", precision="bf16")
+    code, output = job.run("run", "--scheduler", "local")
+    assert code == ExitCode.BAD_INPUT and not (job.work / "parts").exists()
+    assert "[training] precision = bf16 needs a card" in output
 
 
 def test_an_unchanged_run_does_nothing(finished):
