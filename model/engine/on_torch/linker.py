@@ -16,14 +16,13 @@ from theano.compile.mode import Mode
 from theano.gof.link import Container, PerformLinker, add_clear_storage, map_storage
 
 from model.engine.on_torch.operations import OPERATIONS, Context
+from model.system.errors import UserError
 
 # Rewrites that are for Theano's own C code: they put operations in the graph that PyTorch needs no
 # help with. The gradients of weights are still added in place, by their own rewrite.
-_FOR_C = ("inplace_elemwise_optimizer", "InplaceElemwiseOptimizer", "BlasOpt", "blas_opt_inplace",
-          "c_blas", "c_blas_destructive", "scan_make_inplace", "local_ultra_fast_sigmoid",
-          "make_ger_destructive", "inplace_setsubtensor", "local_inplace_setsubtensor",
-          "local_inplace_incsubtensor1", "local_inplace_AdvancedIncSubtensor1",
-          "inplace_random", "random_make_inplace", "fusion", "scan_save_mem")
+_FOR_C = ("fusion", "BlasOpt", "c_blas", "make_scipy_blas_destructive", "blas_opt_inplace",
+          "c_blas_destructive", "inplace_elemwise_optimizer", "local_inplace_setsubtensor",
+          "local_inplace_incsubtensor1", "scanOp_make_inplace")
 
 
 class TorchLinker(PerformLinker):
@@ -81,12 +80,18 @@ class TorchLinker(PerformLinker):
             for storage in given:
                 if storage[0] is not None and not isinstance(storage[0], torch.Tensor):
                     storage[0] = to_tensor(storage[0])
-            for (step, inputs, outputs), ended in zip(steps, ends):
-                found = step(*[storage[0] for storage in inputs])
-                for storage, value in zip(outputs, found):
-                    storage[0] = value
-                for storage in ended:
-                    storage[0] = None
+            try:
+                for (step, inputs, outputs), ended in zip(steps, ends):
+                    found = step(*[storage[0] for storage in inputs])
+                    for storage, value in zip(outputs, found):
+                        storage[0] = value
+                    for storage in ended:
+                        storage[0] = None
+            except torch.OutOfMemoryError as error:
+                raise UserError(
+                    f"the card's memory is full ({str(error).splitlines()[0]}): end what else runs "
+                    "there (nvidia-smi shows it), or lower [training] micro_batch_tokens or "
+                    "[network] num_units; the next run goes on from the last checkpoint") from None
             values = [source[0] for source, _ in moves]
             for value, (_, target) in zip(values, moves):
                 target[0] = value

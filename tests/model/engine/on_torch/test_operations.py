@@ -14,6 +14,7 @@ import theano.tensor as T  # noqa: E402
 
 from model.engine import on_torch, open_device  # noqa: E402
 from model.engine.on_torch.operations import UnknownOperation  # noqa: E402
+from model.engine.on_torch.theano_operations import SCALARS  # noqa: E402
 from model.system.errors import UserError  # noqa: E402
 
 x, y, v = T.dmatrix("x"), T.dmatrix("y"), T.dvector("v")
@@ -160,3 +161,14 @@ def test_results_and_shared_variables_are_not_overwritten():
     np.testing.assert_array_equal(value, given)
     np.testing.assert_array_equal(given, GIVEN[v])
     np.testing.assert_allclose(device.value(shared), 2 * given)
+
+
+def test_a_full_card_is_an_error_in_one_line(monkeypatch):
+    def full(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.\nMore lines")
+
+    monkeypatch.setitem(SCALARS, theano.scalar.Exp, full)
+    step = open_device("torch-cpu").function([x], T.exp(x))
+    with pytest.raises(UserError, match="memory is full .*Tried to allocate 2 GiB") as caught:
+        step(GIVEN[x])
+    assert "\n" not in str(caught.value)
