@@ -224,9 +224,10 @@ def evaluate_command(options: argparse.Namespace) -> None:
     """``evaluate``: writes the figures of each set, with baselines and samples, as JSON."""
     from model.baselines import Bigrams, baselines, kneser_ney
     from model.checkpoint import read_checkpoint
+    from model.confidence import LEVEL, RESAMPLES, confidence, write_sums
     from model.data.shards import ShardReader
     from model.engine import open_device
-    from model.evaluation import evaluate
+    from model.evaluation import evaluate, headline
     from model.inference import load_network
     from model.kneser_ney import KneserNey
     from model.network import compile_log_probabilities, compile_next_word
@@ -244,6 +245,7 @@ def evaluate_command(options: argparse.Namespace) -> None:
                for name, paths in content["sets"].items()}
     result: dict = {"sets": {}, "mixture": None}
     of_network: dict[str, list[np.ndarray]] = {name: [] for name in readers}
+    figure, others = headline(vocabulary), {}
     for number, (name, reader) in enumerate(readers.items()):
         def progress(share: float, name: str = name, before: int = number) -> None:
             report(_SHARE_OF_SCORING * (before + share) / len(readers), f"scoring {name}")
@@ -258,6 +260,8 @@ def evaluate_command(options: argparse.Namespace) -> None:
                             f"{content['model']} gives its words no probability. Nothing is "
                             "published; lower [training] rate and train again")
         result["sets"][name] = evaluation.details(vocabulary)
+        if name == "test":
+            sums = evaluation.sums(figure)
     report(_SHARE_OF_SCORING, "drawing sentences", at_once=True)
     result["samples"] = [
         " ".join(vocabulary.words[n] for n in words)
@@ -267,10 +271,16 @@ def evaluate_command(options: argparse.Namespace) -> None:
     result["baselines"] = baselines(bigrams, readers["valid"], readers, vocabulary)
     if content["ngrams"]:
         report(_SHARE_OF_ALL_BUT_NGRAMS, "scoring with the n-gram model", at_once=True)
-        found = kneser_ney(KneserNey(content["ngrams"], vocabulary), of_network, readers,
-                           vocabulary)
+        found, of_ngrams = kneser_ney(KneserNey(content["ngrams"], vocabulary), of_network,
+                                      readers, vocabulary)
         result["baselines"] |= found["baselines"]
         result["mixture"] = found["mixture"]
+        others["baseline"] = of_ngrams["test"].sums(figure)
+    found = confidence(sums, others)
+    result["confidence"] = {"figure": figure, "level": LEVEL, "resamples": RESAMPLES,
+                            "interval": found["interval"],
+                            "baseline": found["differences"].get("baseline")}
+    write_sums(content["sums"], sums, content["text"])
     with publish(content["output"]) as temporary:
         temporary.write_text(to_json(result, indent=1))
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import heapq
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, fields
 
 import numpy as np
 
+from model.confidence import SentenceSums
 from model.data.shards import ShardReader
 from model.data.vocabulary import Vocabulary
 
@@ -83,6 +84,8 @@ class Evaluation:
         By number of steps of a sentence, its words and the end.
     tokens_by_word, log_probability_by_word : float64 arrays (vocabulary,)
         Sums over the occurrences of each word as target.
+    by_sentence, known_by_sentence : SentenceSums
+        Of all tokens, and of all but ``<unk>``, in the order of the `batches`.
     most_surprising : list of (float, list of int)
         The sentences of highest perplexity: it and their words' indices, highest first.
     """
@@ -91,7 +94,13 @@ class Evaluation:
     by_steps: dict[int, Totals]
     tokens_by_word: np.ndarray
     log_probability_by_word: np.ndarray
-    most_surprising: list[tuple[float, list[int]]] = field(default_factory=list)
+    by_sentence: SentenceSums
+    known_by_sentence: SentenceSums
+    most_surprising: list[tuple[float, list[int]]]
+
+    def sums(self, figure: str) -> SentenceSums:
+        """The sums by sentence of which a figure, one that `headline` may name, is made."""
+        return self.by_sentence if figure == "perplexity" else self.known_by_sentence
 
     def details(self, vocabulary: Vocabulary) -> dict:
         """Everything as JSON values: the figures, and the details by name."""
@@ -159,25 +168,31 @@ def evaluate(log_probabilities: Callable[[np.ndarray, np.ndarray], np.ndarray],
     Evaluation
     """
     size = len(vocabulary.words)
-    result = Evaluation(Totals(), {}, np.zeros(size), np.zeros(size))
+    every, by_steps = Totals(), dict[int, Totals]()
+    tokens_by_word, log_probability_by_word = np.zeros(size), np.zeros(size)
+    # By sentence: of all tokens and of the known ones, the log-probability and the number.
+    by_sentence: list[list[np.ndarray]] = []
     worst: list[tuple[float, list[int]]] = []
     all_tokens = sum(steps * count for steps, count in reader.step_counts.items())
     for inputs, targets in batches(reader):
         steps = targets.shape[1]
         scores = np.asarray(log_probabilities(inputs, targets), "float64")
-        totals = result.by_steps.setdefault(steps, Totals())
-        for each in (result.totals, totals):
+        for each in (every, by_steps.setdefault(steps, Totals())):
             each.add(scores, targets, vocabulary.unknown)
-        result.tokens_by_word += np.bincount(targets.ravel(), minlength=size)
-        result.log_probability_by_word += np.bincount(
+        tokens_by_word += np.bincount(targets.ravel(), minlength=size)
+        log_probability_by_word += np.bincount(
             targets.ravel(), weights=scores.ravel(), minlength=size)
+        known = targets != vocabulary.unknown
+        by_sentence.append([scores.sum(1), np.full(len(targets), float(steps)),
+                            np.where(known, scores, 0).sum(1), known.sum(1, dtype="float64")])
         of_sentence = np.exp(-scores.mean(axis=1))
         for row in np.argsort(-of_sentence, kind="stable")[:surprising]:
             worst.append((float(of_sentence[row]), targets[row, :-1].tolist()))
         worst = heapq.nlargest(surprising, worst)
-        on_progress(result.totals.tokens / all_tokens)
-    result.most_surprising = worst
-    return result
+        on_progress(every.tokens / all_tokens)
+    columns = [np.concatenate(column) for column in zip(*by_sentence)]
+    return Evaluation(every, by_steps, tokens_by_word, log_probability_by_word,
+                      SentenceSums(*columns[:2]), SentenceSums(*columns[2:]), worst)
 
 
 def batches(reader: ShardReader) -> Iterator[tuple[np.ndarray, np.ndarray]]:

@@ -496,6 +496,7 @@ def _table(metrics: dict) -> str:
         weight = mixture["network_weight"]
         lines.append(f"mixture: {weight:.2f} of the network and {1 - weight:.2f} of the {ngrams} "
                      "model (Kneser-Ney)")
+    lines += _confidence(metrics)
     train = metrics["train"]
     lines.append(f"trained on {train['tokens']:,} tokens in {train['updates']:,} updates, "
                  f"{train['seconds'] / 60:.1f} minutes, {train['tokens_per_second']:,.0f} tokens/s")
@@ -507,6 +508,30 @@ def _table(metrics: dict) -> str:
     if without_unknown:
         lines.append("<unk> never occurs in training: only figures without it mean something")
     return "\n".join(lines)
+
+
+def _confidence(metrics: dict) -> list[str]:
+    """How sure the test perplexity is, and its differences to others on the same text."""
+    found = metrics["confidence"]
+    lines = []
+    if found["interval"]:
+        without = " without <unk>" if found["figure"] == "perplexity_without_unk" else ""
+        low, high = found["interval"]
+        lines.append(f"{found['level']:.0%} confidence interval of the test perplexity{without}: "
+                     f"{low:,.2f} to {high:,.2f}")
+    if metrics["mixture"] and found["baseline"]:
+        lines.append(f"its difference to the {metrics['mixture']['order']}-gram model's: "
+                     f"{_difference(found['baseline'])}")
+    return lines
+
+
+def _difference(found: dict) -> str:
+    """A difference of perplexities, with its interval."""
+    text = _figure("{:+,.2f}", found["difference"])
+    if found["interval"]:
+        low, high = found["interval"]
+        text += f" ({low:+,.2f} to {high:+,.2f})"
+    return text
 
 
 def _figure(form: str, value: float | None) -> str:

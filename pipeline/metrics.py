@@ -49,6 +49,7 @@ def write_metrics(path: Path, details: dict, *, work: Path, model: Path,
             "count": count, "share": count / manifest.sentences(split)}
     metrics |= {
         "headline": headline(vocabulary),
+        "confidence": details["confidence"],
         "baselines": details["baselines"],
         "mixture": {**details["mixture"], "model": str(ngrams.relative_to(work))}
         if ngrams else None,

@@ -58,7 +58,7 @@ logger = logging.getLogger("pipeline")
 
 # To be raised when the code of a stage makes other bytes from the same ingredients.
 _FORMATS = {"download": 1, "corpus": 3, "tokens": 4, "vocabulary": 2, "shards": 3, "baseline": 1,
-            "model": 4, "evaluation": 6, "report": 7}
+            "model": 4, "evaluation": 7, "report": 8}
 
 
 class ExtractKingJames(Stage):
@@ -530,6 +530,16 @@ class EvaluatePerplexity(ArtifactStage):
         manifest = self.clone(SplitCorpus).manifest()
         return {split: sorted(part.digest for part in manifest.parts(split)) for split in SPLITS}
 
+    def texts(self) -> dict[str, str]:
+        """For "valid" and "test" what tells apart texts whose perplexities cannot be compared.
+
+        The sentences, and the settings that say which of their words are known.
+        """
+        words = {"tokens": settings.values(settings.tokens),
+                 "vocabulary": self.clone(BuildVocabulary).settings()}
+        parts = self.corpus_parts()
+        return {split: fingerprint({"parts": parts[split], **words}) for split in HELD_OUT}
+
     def fault(self) -> str | None:
         fault = super().fault()
         if fault is not None:
@@ -553,6 +563,8 @@ class EvaluatePerplexity(ArtifactStage):
             "sets": {split: shards.shard_files(split) for split in ("valid", "test")},
             "train_shards": shards.shard_files("train"),
             "output": str(self.details),
+            "sums": str(trained.with_name("sums.h5")),
+            "text": self.texts()["test"],
             "device": settings.values(settings.run)["device"],
         }
         run_model_command("evaluate", job, trained.parent / "evaluate.json", self.say)

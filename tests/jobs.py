@@ -100,7 +100,8 @@ def pretend(command, job, job_file, say):
         figures = {split: {"perplexity": 2.0} for split in job["sets"]}
         Path(job["output"]).parent.mkdir(exist_ok=True)
         Path(job["output"]).write_text(json.dumps({
-            "sets": figures, "baselines": {}, "mixture": {"baseline": None}}))
+            "sets": figures, "baselines": {}, "mixture": {"baseline": None},
+            "confidence": {"interval": None}}))
     return {}
 
 

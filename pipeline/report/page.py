@@ -334,7 +334,7 @@ def _render(path: Path, template: str, **values: object) -> None:
     environment.filters |= {
         "number": lambda value: f"{value:,}",
         "decimal": lambda value: "n/a" if value is None else f"{value:,.2f}",
-        "percent": _percent,
+        "percent": _percent, "signed": _signed, "interval": _interval,
         "duration": _duration, "size": _size,
         "moment": lambda value: time.strftime("%Y-%m-%d %H:%M", time.localtime(value)),
     }
@@ -351,6 +351,14 @@ def _duration(seconds: float) -> str:
     if seconds < 7200:
         return f"{seconds / 60:.1f} min"
     return f"{seconds / 3600:.1f} h"
+
+
+def _signed(value: float | None) -> str:
+    return "n/a" if value is None else f"{value:+,.2f}".replace("-", "\N{MINUS SIGN}")
+
+
+def _interval(bounds: tuple[float, float], signed: bool = False) -> str:
+    return " to ".join(_signed(bound) if signed else f"{bound:,.2f}" for bound in bounds)
 
 
 def _percent(share: float) -> str:

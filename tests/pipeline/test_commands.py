@@ -74,6 +74,15 @@ def test_the_network_is_compared_and_interpolated_with_ngrams(finished):
                          output, re.M)
     weight = mixture["network_weight"]
     assert f"mixture: {weight:.2f} of the network and {1 - weight:.2f} of the 5-gram" in output
+    confidence = metrics["confidence"]
+    low, high = confidence["interval"]
+    assert low < metrics["test"]["perplexity"] < high and confidence["figure"] == "perplexity"
+    assert f"interval of the test perplexity: {low:,.2f} to {high:,.2f}\n" in output
+    difference = confidence["baseline"]["difference"]
+    assert difference == pytest.approx(metrics["test"]["perplexity"] - baseline["test"])
+    low, high = confidence["baseline"]["interval"]
+    assert low < difference < high
+    assert f"5-gram model's: {difference:+,.2f} ({low:+,.2f} to {high:+,.2f})\n" in output
     without = _table({**metrics, "mixture": None})
     assert "gram perplexity" in without and "5-gram" not in without and "mixture" not in without
 

@@ -82,6 +82,9 @@ def make_sources(tmp_path, make_shards):
                      | {"kneser_ney_4": {"test": 7.5, "valid": 7.25}},
                      "mixture": {"baseline": "kneser_ney_4", "order": 4, "network_weight": 0.625,
                                  "test": 6.5, "valid": 6.25},
+                     "confidence": {"figure": headline(vocabulary), "level": 0.95,
+                                    "resamples": 2000, "interval": [6.0, 1234.5],
+                                    "baseline": {"difference": -1.5, "interval": [-2.0, 0.25]}},
                      "train": {"tokens_per_second": 95.4, "updates": 40, "tokens": 4000,
                                "epochs": 1, "seconds": 120.0, "started_from": None}},
             evaluation={"sets": {"test": details, "valid": details},
@@ -187,10 +190,15 @@ def test_the_report_compares_with_ngrams_where_there_are_any(tmp_path, make_sour
     assert "Network and 4-gram model (weights 0.62 and 0.38) 6.50 6.25" in text
     assert "Kneser-Ney 4-gram model 7.50 7.25" in text
     assert "6.50 with the 4-gram model 7.50 of the 4-gram model alone" in text
+    assert "interval of the test perplexity: 6.00 to 1,234.50. Its difference" in text
+    assert "of the 4-gram model: \N{MINUS SIGN}1.50, \N{MINUS SIGN}2.00 to +0.25." in text
     sources.metrics["mixture"] = None
     write_report(sources, tmp_path / "without.html")
     text = Page(tmp_path / "without.html").words()
     assert "-gram model" not in text and "9.50 of the bigram baseline" in text
+    sources.metrics["confidence"]["interval"] = None
+    write_report(sources, tmp_path / "without.html")
+    assert "confidence interval" not in Page(tmp_path / "without.html").words()
 
 
 def test_the_report_counts_the_words_of_a_list_that_do_not_occur(tmp_path, make_sources):
