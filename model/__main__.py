@@ -224,7 +224,7 @@ def evaluate_command(options: argparse.Namespace) -> None:
     """``evaluate``: writes the figures of each set, with baselines and samples, as JSON."""
     from model.baselines import Bigrams, baselines, kneser_ney
     from model.checkpoint import read_checkpoint
-    from model.confidence import LEVEL, RESAMPLES, confidence, write_sums
+    from model.confidence import LEVEL, RESAMPLES, confidence, read_sums, write_sums
     from model.data.shards import ShardReader
     from model.engine import open_device
     from model.evaluation import evaluate, headline
@@ -276,11 +276,15 @@ def evaluate_command(options: argparse.Namespace) -> None:
         result["baselines"] |= found["baselines"]
         result["mixture"] = found["mixture"]
         others["baseline"] = of_ngrams["test"].sums(figure)
-    found = confidence(sums, others)
+    text = f"{figure} {content['text']}"
+    if content["last_sums"] and (last := read_sums(content["last_sums"], text)):
+        others["last_run"] = last
+    compared = confidence(sums, others)
     result["confidence"] = {"figure": figure, "level": LEVEL, "resamples": RESAMPLES,
-                            "interval": found["interval"],
-                            "baseline": found["differences"].get("baseline")}
-    write_sums(content["sums"], sums, content["text"])
+                            "interval": compared["interval"],
+                            **{name: compared["differences"].get(name)
+                               for name in ("baseline", "last_run")}}
+    write_sums(content["sums"], sums, text)
     with publish(content["output"]) as temporary:
         temporary.write_text(to_json(result, indent=1))
 

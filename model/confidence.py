@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from model.system.errors import DamagedFile
 from model.system.hdf5 import open_hdf5, write_hdf5
 
 LEVEL = 0.95
@@ -121,14 +122,11 @@ def write_sums(path: str | os.PathLike, sums: SentenceSums, text: str) -> None:
 
 
 def read_sums(path: str | os.PathLike, text: str) -> SentenceSums | None:
-    """The sums that were kept; None where they are of another text.
-
-    Raises
-    ------
-    DamagedFile
-    FileNotFoundError
-    """
-    with open_hdf5(path) as file:
-        if file.attrs["text"] != text:
-            return None
-        return SentenceSums(file["log_probability"][()], file["tokens"][()])
+    """The sums that were kept; None where they are of another text, damaged or gone."""
+    try:
+        with open_hdf5(path) as file:
+            if file.attrs["text"] == text:
+                return SentenceSums(file["log_probability"][()], file["tokens"][()])
+    except (DamagedFile, FileNotFoundError):
+        pass  # then there is nothing to compare with, which is no failure
+    return None

@@ -81,6 +81,7 @@ def _parser() -> argparse.ArgumentParser:
         ("why", why_command, "say what a run would do again, and why"),
         ("report", report_command, "make the report again"),
         ("gc", gc_command, "list the artifacts that nothing refers to any more, or remove them"),
+        ("history", history_command, "show a table of all runs so far"),
         ("status", status_command, "show what each task is doing"),
         ("daemon", daemon_command, "start the Luigi daemon"),
         ("stop", stop_command, "stop the Luigi daemon"),
@@ -298,6 +299,17 @@ def _model_line(model: Model) -> str:
 def _must_exist(work: Path) -> None:
     if not work.is_dir():
         raise UserError(f"there is no working folder {work}; run first")
+
+
+def history_command(options: argparse.Namespace) -> int:
+    """``history``: a row for each run that made something new, the newest last."""
+    from pipeline import history
+
+    work = Path(environment.work_folder())
+    _must_exist(work)
+    found = history.runs(work)
+    print(history.table(found) if found else f"there was no whole run in {work} yet")
+    return 0
 
 
 def status_command(options: argparse.Namespace) -> int:
@@ -522,6 +534,9 @@ def _confidence(metrics: dict) -> list[str]:
     if metrics["mixture"] and found["baseline"]:
         lines.append(f"its difference to the {metrics['mixture']['order']}-gram model's: "
                      f"{_difference(found['baseline'])}")
+    if found["last_run"]:
+        lines.append(f"its difference to the last run's on this text, of model "
+                     f"{found['last_run']['model'][:8]}: {_difference(found['last_run'])}")
     return lines
 
 

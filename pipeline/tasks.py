@@ -21,6 +21,7 @@ from model.system.files import publish
 from pipeline import (
     disk_space,
     failures,  # noqa: F401  it is told of each failure
+    history,
     settings,
 )
 from pipeline.artifacts import (
@@ -557,6 +558,8 @@ class EvaluatePerplexity(ArtifactStage):
         trained = model.artifact().path
         baseline = self.baseline()
         ngrams = baseline.artifact().path if baseline else None
+        texts = self.texts()
+        last = history.last_on(history.runs(self.folder), texts["test"], artifact.fingerprint)
         job = {
             "model": str(trained),
             "ngrams": str(ngrams) if ngrams else None,
@@ -564,7 +567,8 @@ class EvaluatePerplexity(ArtifactStage):
             "train_shards": shards.shard_files("train"),
             "output": str(self.details),
             "sums": str(trained.with_name("sums.h5")),
-            "text": self.texts()["test"],
+            "last_sums": str(self.folder / "models" / last["model"] / "sums.h5") if last else None,
+            "text": texts["test"],
             "device": settings.values(settings.run)["device"],
         }
         run_model_command("evaluate", job, trained.parent / "evaluate.json", self.say)
@@ -574,17 +578,40 @@ class EvaluatePerplexity(ArtifactStage):
             artifact.path, json.loads(self.details.read_text()), work=self.folder, model=trained,
             ngrams=ngrams, figures=model.figures(),
             vocabulary=self.clone(BuildVocabulary).vocabulary(), manifest=corpus.manifest(),
-            parts_folder=corpus.parts_folder, parts=self.corpus_parts())
+            parts_folder=corpus.parts_folder, parts=self.corpus_parts(), texts=texts, last_run=last)
         # They are large, and soon made again; the metrics before these named one of them.
         remove_others(self.folder, "baseline", ngrams)
         return {"details": digest_file(self.details)}
+
+
+class ConcludeRun(Stage):
+    """A line for the run in history.jsonl, once it has figures."""
+
+    working_folder = ArtifactStage.working_folder
+
+    def needs(self) -> list[Stage]:
+        return [self.clone(EvaluatePerplexity)]
+
+    def fault(self) -> str | None:
+        found = history.runs(Path(self.working_folder))
+        if found and found[-1]["run"] == self.clone(EvaluatePerplexity).artifact().fingerprint:
+            return None
+        return "the last line of the history is of another run" if found else "it is the first run"
+
+    def mend(self) -> None:
+        evaluation = self.clone(EvaluatePerplexity)
+        artifact = evaluation.artifact()
+        history.append(Path(self.working_folder), history.describe(
+            json.loads(artifact.path.read_text()), run=artifact.fingerprint,
+            profile=settings.profile_in_force(), corpus=fingerprint(evaluation.corpus_parts()),
+            settings=settings.differing()))
 
 
 class WriteReport(ArtifactStage):
     """The last task: the report, as report/index.html with its plots beside it."""
 
     def needs(self) -> list[Stage]:
-        return [self.clone(EvaluatePerplexity)]
+        return [self.clone(EvaluatePerplexity), self.clone(ConcludeRun)]
 
     def artifact(self) -> Artifact:
         made_from = (SplitCorpus, BuildVocabulary, EvaluatePerplexity)
@@ -615,7 +642,7 @@ class WriteReport(ArtifactStage):
                          for split in SPLITS},
             log=model.training().artifact.path.with_name("log.jsonl"),
             metrics=json.loads(evaluation.artifact().path.read_text()),
-            evaluation=details,
+            evaluation=details, runs=history.runs(self.folder),
             receipts=[receipt for each in made if (receipt := each.receipt())],
             rejected_lines=corpus.rejected_lines_file(corpus.artifact()),
         )

@@ -101,7 +101,7 @@ def pretend(command, job, job_file, say):
         Path(job["output"]).parent.mkdir(exist_ok=True)
         Path(job["output"]).write_text(json.dumps({
             "sets": figures, "baselines": {}, "mixture": {"baseline": None},
-            "confidence": {"interval": None}}))
+            "confidence": {"interval": None, "baseline": None, "last_run": None}}))
     return {}
 
 

@@ -20,12 +20,15 @@ from markupsafe import Markup
 from model.data.vocabulary import END, SPECIALS, UNKNOWN, Vocabulary
 from model.system.files import publish
 from pipeline.artifacts import is_digest
+from pipeline.history import rows
 from pipeline.report.plots import Plots
 
 _WORDS_LISTED = 20
 _SURPRISING_LISTED = 10
 _REJECTED_LISTED = 20
 _INGREDIENTS_LISTED = 8
+_RUNS_LISTED = 10
+_RUNS_DRAWN = 100
 _GROUPS_OF_LENGTHS = 10
 
 
@@ -46,6 +49,8 @@ class Sources:
         The training's log; need not exist any more.
     metrics, evaluation : dict
         Of the evaluation: the figures, and the details.
+    runs : list of dict
+        The history, this run the last; see `pipeline.history`.
     receipts : list of dict
         Those of all artifacts of the run, in the order of the run.
     rejected_lines : path
@@ -59,6 +64,7 @@ class Sources:
     log: Path
     metrics: dict
     evaluation: dict
+    runs: list[dict]
     receipts: list[dict]
     rejected_lines: Path
 
@@ -93,6 +99,7 @@ def write_report(sources: Sources, path: Path, *,
         "perplexity by word": lambda: plots.bars(
             "by_word", "rank of the word",
             [(row["label"], row["perplexity"]) for row in by_word], logarithmic=True),
+        "the runs so far": lambda: plots.runs(sources.runs[-_RUNS_DRAWN:]),
     }
     drawn: dict[str, str] = {}
     for number, (name, draw) in enumerate(to_draw.items()):
@@ -109,6 +116,7 @@ def write_report(sources: Sources, path: Path, *,
             validations=validations, log=sources.log,
             by_length=by_length, by_word=by_word, samples=sources.evaluation["samples"],
             surprising=test["most_surprising"][:_SURPRISING_LISTED],
+            runs=rows(sources.runs[-_RUNS_LISTED:])[::-1], all_runs=len(sources.runs),
             provenance=provenance(sources.receipts),
             rejected_lines=_rejected_lines(sources.rejected_lines,
                                            sources.manifest["counts"]["set_aside"]),

@@ -6,6 +6,7 @@ matplotlib is imported when a plot is made, not before: most of the job does wit
 from __future__ import annotations
 
 import io
+import itertools
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -206,6 +207,44 @@ class Plots:
                 axes.set_xlim(0, 1.2 * max(values))
             _thousands(axes.xaxis)
         return plots
+
+    def runs(self, found: Sequence[dict]) -> dict[str, str]:
+        """Perplexity over the runs; a line joins those whose perplexities can be compared.
+
+        Parameters
+        ----------
+        found : sequence of dict
+            From `pipeline.history`, not empty, the oldest first.
+        """
+        from matplotlib.ticker import MaxNLocator
+
+        plots: dict[str, str] = {}
+        with self._axes("runs", "run", "perplexity", plots) as axes:
+            for split, label, color in (("test", "test, with its 95% interval", _FIRST),
+                                        ("valid", "validation", _SECOND)):
+                named = label
+                for of_text in joined(found, split):
+                    places, values = zip(*((place, run[split][run["headline"]])
+                                           for place, run in of_text))
+                    axes.plot(places, values, "o-", color=color, label=named, markersize=4)
+                    named = "_"  # once in the legend
+                    if split == "test":
+                        intervals = [(place, *run["interval"]) for place, run in of_text
+                                     if run["interval"]]
+                        if intervals:
+                            axes.vlines(*zip(*intervals), color=color, alpha=0.5)
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+            axes.legend()
+        return plots
+
+
+def joined(found: Sequence[dict], split: str) -> Iterator[list[tuple[int, dict]]]:
+    """Runs with their numbers from 1, those together that follow each other on the same text."""
+    numbered = [(place, run) for place, run in enumerate(found, 1)
+                if run[split].get(run["headline"]) is not None]
+    for _, group in itertools.groupby(
+            numbered, key=lambda each: (each[1]["texts"][split], each[1]["headline"])):
+        yield list(group)
 
 
 def _averages(updates: Sequence[dict], points: int = 200) -> tuple[np.ndarray, ...]:

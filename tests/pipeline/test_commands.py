@@ -158,6 +158,12 @@ def test_report_makes_the_report_again_and_nothing_else(finished):
     assert results(job.work) == before
 
 
+def test_a_history_of_no_runs(job):
+    assert job.run("history") == (1, f"error: there is no working folder {job.work}; run first\n")
+    job.work.mkdir()
+    assert job.run("history") == (0, f"there was no whole run in {job.work} yet\n")
+
+
 def test_report_and_gc_want_a_complete_run(job):
     for command in ("report", "gc"):
         code, output = job.run(command)
@@ -454,3 +460,16 @@ def test_an_edit_trains_from_the_previous_model_and_says_so(finished, tmp_path):
     first, second = sorted(receipts, key=lambda receipt: receipt["finished"])
     assert first["ingredients"]["started_from"] is None
     assert second["ingredients"]["started_from"] == first["sha256"]
+    # It is compared with the first on the same sentences, and both stand in the history.
+    last = job.metrics()["confidence"]["last_run"]
+    before, after = original.metrics()["test"]["perplexity"], job.metrics()["test"]["perplexity"]
+    assert last["difference"] == pytest.approx(after - before)
+    assert last["interval"][0] < last["difference"] < last["interval"][1]
+    name = Path(first["path"]).parent.name
+    assert last["model"] == name
+    assert f"on this text, of model {name[:8]}: {last['difference']:+,.2f} (" in output
+    code, table = job.run("history")
+    assert code == 0
+    assert [line.split()[3] for line in table.splitlines()[1:]] == [
+        name[:8], Path(second["path"]).parent.name[:8]]
+    assert f"{before:,.2f}" in table and f"{after:,.2f}" in table

@@ -18,7 +18,7 @@ import pytest
 from model.data.shards import ShardReader
 from model.data.vocabulary import SPECIALS
 from model.system.errors import DamagedFile, UserError
-from pipeline import artifacts, gc, stage, tasks
+from pipeline import artifacts, gc, history, stage, tasks
 from pipeline.artifacts import fingerprint
 from pipeline.corpus.manifest import Manifest
 from pipeline.corpus.splits import SPLITS
@@ -419,6 +419,54 @@ def test_of_the_baseline_the_newest_alone_is_kept_and_none_where_none_is_wanted(
     assert job.build(ROOT) == {"EvaluatePerplexity": "baseline is gone"}
     assert there() == [[], []] and job.metrics()["mixture"] is None
     assert job.build(ROOT) == {}
+
+
+def test_each_run_that_makes_something_new_has_its_line_in_the_history(job):
+    end = tasks.ConcludeRun
+    assert job.build(end)["ConcludeRun"] == "it is the first run"
+    first, = history.runs(job.work)
+    assert first["model"] == gc.in_use(job.root(ROOT)).name and first["profile"] is None
+    assert first["settings"].items() >= {
+        "corpus.path": str(job.train), "network.num_units": 4, "vocabulary.size": 60}.items()
+    assert first["test"]["perplexity"] == 2.0 and first["train"]["updates"] == 1
+    assert job.build(end) == {}
+    # Before its line is written a run may be killed: its figures are not made again.
+    (job.work / "history.jsonl").unlink()
+    assert stages(job.build(end)) == {"ConcludeRun"}
+    job.set("network", num_units=5)
+    job.build(end)
+    job.set("network", num_units=4)
+    assert job.build(end)["ConcludeRun"] == "the last line of the history is of another run"
+    runs = history.runs(job.work)
+    assert [run["settings"]["network.num_units"] for run in runs] == [4, 5, 4]
+    assert runs[0]["run"] == runs[2]["run"] != runs[1]["run"]
+
+
+def test_a_run_is_compared_with_the_last_one_on_the_same_test_text(job):
+    end, jobs = tasks.ConcludeRun, job.work / "models"
+
+    def last_sums():
+        content = json.loads((gc.in_use(job.root(ROOT)) / "evaluate.json").read_text())
+        return content["last_sums"]
+
+    job.build(end)
+    first = gc.in_use(job.root(ROOT))
+    assert last_sums() is None
+    write(job.train, [*job.lines, "word01 word02 word03"])
+    job.build(end)
+    assert last_sums() == str(first / "sums.h5") and first.parent == jobs
+    second = gc.in_use(job.root(ROOT))
+    write(job.valid, sentences(50, seed=9))
+    job.build(end)
+    assert last_sums() == str(second / "sums.h5")
+    # Where other words count as known, or the sentences are others, the figures say nothing.
+    job.set("vocabulary", size=50)
+    job.build(end)
+    assert last_sums() is None
+    job.set("vocabulary", size=60)
+    write(job.test, sentences(50, seed=10))
+    job.build(end)
+    assert last_sums() is None
 
 
 def test_what_was_made_before_there_was_another_rule_for_tokens_stays(job):

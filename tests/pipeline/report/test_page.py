@@ -15,7 +15,7 @@ from model.data.shards import ShardReader
 from model.evaluation import evaluate, headline
 from pipeline.report import page as report
 from pipeline.report.page import Sources, provenance, read_log, write_report, write_training_page
-from pipeline.report.plots import Plots
+from pipeline.report.plots import Plots, joined
 from pipeline.tokens import read_types
 from pipeline.vocabulary import count_types
 
@@ -43,6 +43,16 @@ def receipt(stage, name, ingredients, seconds=1.5, finished=1.7e9):
     return {"stage": stage, "name": name, "path": f"{stage}/{name}.h5", "ingredients": ingredients,
             "identity": [1000, 1, 1], "seconds": seconds, "finished": finished,
             "notes": {"peak_memory_mb": 64}}
+
+
+def run(**changes):
+    """A line of the history."""
+    return {"finished": 1.7e9, "host": "here", "run": "0" * 24, "profile": None,
+            "model": "fedcba9876543210", "corpus": "1" * 24, "headline": "perplexity",
+            "texts": {"valid": "2" * 24, "test": "3" * 24}, "settings": {"network.num_units": 7},
+            "test": {"perplexity": 21.25}, "valid": {"perplexity": 20.5}, "interval": [20.0, 22.5],
+            "baseline": {"test": 30.5}, "mixture": {"test": 20.75},
+            "train": {"seconds": 90.0, "tokens_per_second": 1234.5}, **changes}
 
 
 @pytest.fixture
@@ -83,12 +93,13 @@ def make_sources(tmp_path, make_shards):
                      "mixture": {"baseline": "kneser_ney_4", "order": 4, "network_weight": 0.625,
                                  "test": 6.5, "valid": 6.25},
                      "confidence": {"figure": headline(vocabulary), "level": 0.95,
-                                    "resamples": 2000, "interval": [6.0, 1234.5],
+                                    "resamples": 2000, "interval": [6.0, 1234.5], "last_run": None,
                                     "baseline": {"difference": -1.5, "interval": [-2.0, 0.25]}},
                      "train": {"tokens_per_second": 95.4, "updates": 40, "tokens": 4000,
                                "epochs": 1, "seconds": 120.0, "started_from": None}},
             evaluation={"sets": {"test": details, "valid": details},
                         "samples": ["the lamp burns", ""]},
+            runs=[run()],
             receipts=[receipt("tokens", str(n), {"format": 1, "part": digest[n:] + digest[:n],
                                                  "lowercase": True}) for n in range(3)],
             rejected_lines=folder / "set_aside.tsv")
@@ -129,10 +140,10 @@ def test_the_report_says_all_and_needs_no_network(tmp_path, make_sources):
     write_report(make_sources(), tmp_path / "report" / "index.html")
     page = Page(tmp_path / "report" / "index.html")
     assert page.headings == [
-        "Result", "Corpus", "Vocabulary", "Training", "Where the model is good",
+        "Result", "Corpus", "Vocabulary", "Training", "Where the model is good", "Runs so far",
         "Sentences drawn from the model", "Test sentences that surprised the model most",
         "Where everything comes from", "Set aside"]
-    plots = {"by_length", "by_word", "coverage", "learning_time", "learning_tokens", "rate",
+    plots = {"by_length", "by_word", "coverage", "learning_time", "learning_tokens", "rate", "runs",
              "sentence_lengths", "speed"}
     assert page.tags.count("svg") == len(plots)
     assert {path.stem for path in (tmp_path / "report" / "plots").iterdir()} == plots
@@ -199,6 +210,38 @@ def test_the_report_compares_with_ngrams_where_there_are_any(tmp_path, make_sour
     sources.metrics["confidence"]["interval"] = None
     write_report(sources, tmp_path / "without.html")
     assert "confidence interval" not in Page(tmp_path / "without.html").words()
+
+
+def test_the_report_compares_with_the_runs_before(tmp_path, make_sources):
+    sources = make_sources()
+    sources.metrics["confidence"]["last_run"] = {
+        "model": "fedcba9876543210", "difference": 0.5, "interval": [0.25, 0.75]}
+    sources.runs.insert(0, run(model="0123456789", test={"perplexity": 24.25}, settings={},
+                               profile="night", baseline=None, mixture=None))
+    write_report(sources, tmp_path / "index.html")
+    text = Page(tmp_path / "index.html").words()
+    assert "To that of the last run on this text, of model fedcba98 : +0.50, +0.25 to +0.75" in text
+    assert ("fedcba98 , default 21.25 text 33333333 20.50 30.50 20.75 1.5 network.num_units = 7"
+            in text)
+    assert "01234567 , night 24.25 text 33333333 20.50 none none 1.5 as the profile has" in text
+    assert text.index("21.25 text") < text.index("24.25 text")
+    sources.runs[:] = [run() for _ in range(11)]
+    write_report(sources, tmp_path / "many.html")
+    assert "The last 10 of 11" in Page(tmp_path / "many.html").words()
+
+
+def test_only_runs_on_one_text_are_joined_in_the_chart():
+    def groups(*found):
+        return [[place for place, _ in group] for group in joined(found, "test")]
+
+    other = {"valid": "4" * 24, "test": "5" * 24}
+    assert groups(run(), run(), run(texts=other), run()) == [[1, 2], [3], [4]]
+    # Not finite, so it is null in the history.
+    assert groups(run(), run(test={"perplexity": None}), run()) == [[1, 3]]
+    assert groups(run(), run(headline="perplexity_without_unk",
+                             test={"perplexity_without_unk": 9.5})) == [[1], [2]]
+    drawn = Plots(None).runs([run(), run(interval=None)])["runs"]
+    assert "test, with its 95% interval" in drawn and drawn.count("validation") == 1
 
 
 def test_the_report_counts_the_words_of_a_list_that_do_not_occur(tmp_path, make_sources):
