@@ -43,8 +43,8 @@ _SHARE_OF_SCORING = 0.9
 _SHARE_OF_ALL_BUT_NGRAMS = 0.97
 
 # What commands take that are given no model.
-_CURRENT = ("the model of the newest complete run in the working folder, which the environment "
-            "variable PIPELINE_WORK names, or else data/work")
+_CURRENT = ("that of the last good run in the working folder, which the environment variable "
+            "PIPELINE_WORK names, or else data/work")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -116,7 +116,7 @@ def _parser() -> argparse.ArgumentParser:
                             "(the default)")
     score.add_argument("--mix", action="store_true",
                        help="add the probabilities of the network and of the n-gram model, both of "
-                            "the newest complete run, with the weights that it chose")
+                            "the last good run, with the weights that it chose")
     score.add_argument("--words", action="store_true", help="also score every word by itself")
     score.add_argument("--base", type=_base, default=math.e,
                        help="of the logarithms, as 10 or 2 (default: e)")
@@ -141,6 +141,7 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument(
             "--model", type=Path,
             help=f"a checkpoint (default: {_CURRENT})")
+        _add_profile(command)
         command.add_argument(
             "--device", default="cpu", type=_device,
             help="where to compute: cpu (the default), cuda or cuda:N for a graphics card, or "
@@ -151,7 +152,14 @@ def _parser() -> argparse.ArgumentParser:
     info.set_defaults(function=info_command)
     info.add_argument("file", type=Path, nargs="?", metavar="FILE",
                       help=f"a shard or a checkpoint (default: {_CURRENT})")
+    _add_profile(info)
     return parser
+
+
+def _add_profile(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--profile", metavar="NAME",
+                         help="of the run; without it the default one, or the only one that has "
+                              "left a model")
 
 
 def _device(text: str) -> str:
@@ -298,11 +306,11 @@ def score_command(options: argparse.Namespace) -> None:
     from model.scoring import Batch, figures, score_lines, word_totals
 
     if options.mix and options.model:
-        raise UserError("--mix takes the model of the newest complete run: leave --model out")
+        raise UserError("--mix takes the model of the last good run: leave --model out")
     with _open_text(options.text) as stream:
         device = open_device(options.device)
-        checkpoint = _model(options.model)
-        mixed = _mixer(checkpoint.vocabulary) if options.mix else lambda batches, found: found
+        path, checkpoint = _model(options)
+        mixed = _mixer(path, checkpoint.vocabulary) if options.mix else lambda batches, found: found
         of_network = compile_log_probabilities(load_network(checkpoint), device)
 
         def log_probabilities(batches: list[Batch]) -> Iterable[np.ndarray]:
@@ -326,13 +334,13 @@ def score_command(options: argparse.Namespace) -> None:
                   "something", file=sys.stderr)
 
 
-def _mixer(vocabulary: Vocabulary) -> Callable[..., Iterator[np.ndarray]]:
+def _mixer(model: Path, vocabulary: Vocabulary) -> Callable[..., Iterator[np.ndarray]]:
     """From batches and the network's scores of each to those of the mixture with n-grams."""
-    from model.inference import current_ngrams
+    from model.current import current_ngrams
     from model.kneser_ney import KneserNey
     from model.mixture import mix
 
-    path, weight = current_ngrams(environment.work_folder())
+    path, weight = current_ngrams(model, environment.work_folder())
     ngrams = KneserNey(path, vocabulary)
     return lambda batches, of_network: (
         mix(*pair, weight) for pair in zip(of_network, ngrams.score(batches)))
@@ -368,7 +376,7 @@ def sample_command(options: argparse.Namespace) -> None:
     except UnicodeEncodeError:
         raise UserError("the prefix is not valid UTF-8") from None
     device = open_device(options.device)
-    checkpoint = _model(options.model)
+    _, checkpoint = _model(options)
     vocabulary = checkpoint.vocabulary
     tokenization = checkpoint.settings["tokenization"]
     try:
@@ -393,23 +401,24 @@ def info_command(options: argparse.Namespace) -> None:
     """``info``: what a shard or a checkpoint holds, with which settings and from what it came."""
     from model.description import as_text, describe
 
-    print(as_text(describe(options.file or _current_model())))
+    print(as_text(describe(options.file or _current_model(options.profile))))
 
 
 # These talk to the process that started them.
 _JOBS = (train_command, evaluate_command, check_command)
 
 
-def _model(path: Path | None) -> Checkpoint:
+def _model(options: argparse.Namespace) -> tuple[Path, Checkpoint]:
     from model.inference import read_model
 
-    return read_model(path or _current_model())
+    path = options.model or _current_model(options.profile)
+    return path, read_model(path)
 
 
-def _current_model() -> Path:
-    from model.inference import current_model
+def _current_model(profile: str | None) -> Path:
+    from model.current import current_model
 
-    path = current_model(environment.work_folder())
+    path = current_model(environment.work_folder(), profile)
     print(f"model: {path}", file=sys.stderr)
     return path
 

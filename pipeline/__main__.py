@@ -117,6 +117,7 @@ def _parser() -> argparse.ArgumentParser:
 def run_command(options: argparse.Namespace) -> int:
     """``run``: through Luigi, with one clear line for each task that runs."""
     from pipeline import daemon, failures
+    from pipeline.choice import choose
     from pipeline.working_folder import only_one_run, writing
 
     work = Path(environment.work_folder())
@@ -165,6 +166,10 @@ def run_command(options: argparse.Namespace) -> int:
     print(_table(metrics))
     print(f"All figures: {work}/report/metrics.json")
     print(f"The report: {work}/report/index.html")
+    choice = choose(work / metrics["train"]["model"], work, options.profile, section["tolerance"])
+    if choice.worse:
+        print(choice.reason, file=sys.stderr)
+        return ExitCode.WORSE
     return 0
 
 
@@ -186,7 +191,8 @@ def _bound_models(work: Path, keep: int, used: Path) -> None:
     """Remove the oldest models where there are more than [run] keep_models says."""
     from pipeline import gc
 
-    for model in gc.surplus_models(gc.models(work), keep, used.parent):
+    for model in gc.surplus_models(gc.models(work), keep,
+                                   {used.parent, *gc.current_folders(work)}):
         gc.remove(model.files)
         print(f"removed the model {model.folder}: [run] keep_models = {keep}", file=sys.stderr)
 
@@ -279,7 +285,7 @@ def gc_command(options: argparse.Namespace) -> int:
             else:
                 print(f"{len(paths)} files, {size:,} bytes, are needed no more; they are removed "
                       "by: make gc REMOVE=yes (gc --remove)")
-            kept = [model for model in found if model not in named and model.folder != used]
+            kept = [model for model in found if model not in named and model.folder not in used]
             if kept:
                 print("models that this corpus and these settings do not use, kept until they are "
                       "named: MODELS=NAME or MODELS=all (--models)")
@@ -303,12 +309,15 @@ def _must_exist(work: Path) -> None:
 
 def history_command(options: argparse.Namespace) -> int:
     """``history``: a row for each run that made something new, the newest last."""
+    from model.current import link_of, linked_models
     from pipeline import history
 
     work = Path(environment.work_folder())
     _must_exist(work)
     found = history.runs(work)
     print(history.table(found) if found else f"there was no whole run in {work} yet")
+    for profile, model in linked_models(work).items():
+        print(f"{link_of(work, profile)} names {model.parent.name}")
     return 0
 
 

@@ -180,6 +180,11 @@ run = _section(
         0, "So many models a run that has succeeded leaves in the working folder, the newest; 0 "
         "for all. The one in use stays, and those that it and the newest were started from.",
         Rule(int, at_least=0)),
+    tolerance=Setting(
+        2.0, "Per cent by which a new model's validation perplexity may be above the current "
+        "model's, on the same text, and the new one still takes its place; else models/current "
+        "stays, and the run ends with exit code 3. A newer text is worth a small loss.",
+        Rule(float, at_least=0)),
 )
 download = _section(
     "download",

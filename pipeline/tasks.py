@@ -9,11 +9,13 @@ from __future__ import annotations
 import functools
 import json
 import logging
+import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import luigi
 
+from model.current import figures_file, link_to, linked_model, linked_models, ngrams_of
 from model.data.vocabulary import SPECIALS, Vocabulary, read_vocabulary, write_vocabulary
 from model.lineage import HELD_OUT
 from model.system.errors import BadInput, DamagedFile
@@ -32,6 +34,7 @@ from pipeline.artifacts import (
     fingerprint,
     remove_others,
 )
+from pipeline.choice import Choice, choose
 from pipeline.corpus.download import fetch_sentences
 from pipeline.corpus.files import Corpus, find_corpus
 from pipeline.corpus.king_james import extract_kjv
@@ -426,7 +429,8 @@ class TrainModel(ArtifactStage):
             "network": settings.values(settings.network),
             "training": settings.training_values(),
         }), json.dumps(self.settings()), self.clone(SplitCorpus).splits(),
-            settings.values(settings.training)["warm_start"])
+            settings.values(settings.training)["warm_start"],
+            linked_model(self.folder, settings.profile_in_force()))
 
     def settings(self) -> dict:
         """What a model and a parent that is chosen for it have in common: all but the corpus."""
@@ -489,10 +493,10 @@ class TrainModel(ArtifactStage):
 
 @functools.lru_cache(maxsize=4)
 def _wanted_training(work: Path, ingredients: str, settings_text: str, splits: Splits,
-                     warm_start: str) -> Training:
+                     warm_start: str, current: Path | None) -> Training:
     """Decided once in a process: what it looks at does not change while a run lasts."""
     return wanted_training(work, json.loads(ingredients), json.loads(settings_text), splits,
-                           warm_start)
+                           warm_start, current)
 
 
 class EvaluatePerplexity(ArtifactStage):
@@ -579,32 +583,48 @@ class EvaluatePerplexity(ArtifactStage):
             ngrams=ngrams, figures=model.figures(),
             vocabulary=self.clone(BuildVocabulary).vocabulary(), manifest=corpus.manifest(),
             parts_folder=corpus.parts_folder, parts=self.corpus_parts(), texts=texts, last_run=last)
-        # They are large, and soon made again; the metrics before these named one of them.
-        remove_others(self.folder, "baseline", ngrams)
+        # The next run may write metrics of another model, and compares with this one.
+        with publish(figures_file(trained)) as temporary:
+            shutil.copyfile(artifact.path, temporary)
         return {"details": digest_file(self.details)}
 
 
 class ConcludeRun(Stage):
-    """A line for the run in history.jsonl, once it has figures."""
+    """The end of a run: which model is current, and a line in history.jsonl."""
 
     working_folder = ArtifactStage.working_folder
 
     def needs(self) -> list[Stage]:
         return [self.clone(EvaluatePerplexity)]
 
+    def choice(self) -> Choice:
+        """Whether the run's model is to be the current one."""
+        return choose(self.clone(TrainModel).artifact().path, Path(self.working_folder),
+                      settings.profile_in_force(), settings.values(settings.run)["tolerance"])
+
     def fault(self) -> str | None:
-        found = history.runs(Path(self.working_folder))
-        if found and found[-1]["run"] == self.clone(EvaluatePerplexity).artifact().fingerprint:
-            return None
-        return "the last line of the history is of another run" if found else "it is the first run"
+        if not (found := history.runs(Path(self.working_folder))):
+            return "it is the first run"
+        if found[-1]["run"] != self.clone(EvaluatePerplexity).artifact().fingerprint:
+            return "the last line of the history is of another run"
+        return "the model is to be the current one" if self.choice().moves else None
 
     def mend(self) -> None:
-        evaluation = self.clone(EvaluatePerplexity)
-        artifact = evaluation.artifact()
-        history.append(Path(self.working_folder), history.describe(
-            json.loads(artifact.path.read_text()), run=artifact.fingerprint,
-            profile=settings.profile_in_force(), corpus=fingerprint(evaluation.corpus_parts()),
-            settings=settings.differing()))
+        work, profile = Path(self.working_folder), settings.profile_in_force()
+        evaluation, model = self.clone(EvaluatePerplexity), self.clone(TrainModel).artifact().path
+        choice = self.choice()
+        if choice.moves:
+            link_to(model, work, profile)
+            logger.info("%s: %s", self.task_family, choice.reason)
+        # They are large, and soon made again.
+        needed = [ngrams_of(each, work) for each in (model, *linked_models(work).values())]
+        remove_others(work, "baseline", [ngrams[0] for ngrams in needed if ngrams])
+        artifact, found = evaluation.artifact(), history.runs(work)
+        if not found or found[-1]["run"] != artifact.fingerprint:
+            history.append(work, history.describe(
+                json.loads(artifact.path.read_text()), run=artifact.fingerprint, profile=profile,
+                corpus=fingerprint(evaluation.corpus_parts()), settings=settings.differing()))
+        self.say(choice.reason, 1.0)
 
 
 class WriteReport(ArtifactStage):
