@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
     from model.checkpoint import Checkpoint
     from model.data.vocabulary import Vocabulary
+    from model.evaluation import Evaluation
 
 # A status line more often than this tells nobody more.
 _SECONDS_BETWEEN_REPORTS = 0.5
@@ -231,6 +232,7 @@ def check_command(options: argparse.Namespace) -> None:
 def evaluate_command(options: argparse.Namespace) -> None:
     """``evaluate``: writes the figures of each set, with baselines and samples, as JSON."""
     from model.baselines import Bigrams, baselines, kneser_ney
+    from model.breakdowns import breakdowns, most_different
     from model.checkpoint import read_checkpoint
     from model.confidence import LEVEL, RESAMPLES, confidence, read_sums, write_sums
     from model.data.shards import ShardReader
@@ -254,6 +256,7 @@ def evaluate_command(options: argparse.Namespace) -> None:
     result: dict = {"sets": {}, "mixture": None}
     of_network: dict[str, list[np.ndarray]] = {name: [] for name in readers}
     figure, others = headline(vocabulary), {}
+    on_test: dict[str, Evaluation] = {}
     for number, (name, reader) in enumerate(readers.items()):
         def progress(share: float, name: str = name, before: int = number) -> None:
             report(_SHARE_OF_SCORING * (before + share) / len(readers), f"scoring {name}")
@@ -269,7 +272,7 @@ def evaluate_command(options: argparse.Namespace) -> None:
                             "published; lower [training] rate and train again")
         result["sets"][name] = evaluation.details(vocabulary)
         if name == "test":
-            sums = evaluation.sums(figure)
+            on_test["network"], sums = evaluation, evaluation.sums(figure)
     report(_SHARE_OF_SCORING, "drawing sentences", at_once=True)
     result["samples"] = [
         " ".join(vocabulary.words[n] for n in words)
@@ -283,7 +286,11 @@ def evaluate_command(options: argparse.Namespace) -> None:
                                       readers, vocabulary)
         result["baselines"] |= found["baselines"]
         result["mixture"] = found["mixture"]
+        on_test[found["mixture"]["baseline"]] = of_ngrams["test"]
         others["baseline"] = of_ngrams["test"].sums(figure)
+    result["breakdowns"] = breakdowns(on_test, vocabulary)
+    result["breakdowns"]["most_different"] = most_different(
+        on_test, readers["test"], vocabulary) if content["ngrams"] else None
     text = f"{figure} {content['text']}"
     if content["last_sums"] and (last := read_sums(content["last_sums"], text)):
         others["last_run"] = last

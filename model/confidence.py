@@ -26,14 +26,14 @@ _SEED = 0
 
 
 @dataclass(frozen=True)
-class SentenceSums:
-    """For each sentence of a text, in its order, what a model's perplexity is made of.
+class Sums:
+    """For each sentence of a text, or other group of its tokens, what perplexity is made of.
 
     Parameters
     ----------
-    log_probability : float64 array (sentences,)
-        Natural logarithms, summed over the tokens that count.
-    tokens : float64 array (sentences,)
+    log_probability : float64 array (groups,)
+        Natural logarithms of a model's probabilities, summed over the tokens that count.
+    tokens : float64 array (groups,)
         How many these are.
     """
 
@@ -41,13 +41,14 @@ class SentenceSums:
     tokens: np.ndarray
 
 
-def confidence(model: SentenceSums, others: dict[str, SentenceSums],
+def confidence(model: Sums, others: dict[str, Sums],
                resamples: int = RESAMPLES, seed: int = _SEED) -> dict:
     """Intervals for a model's perplexity, and for how much it differs from other models'.
 
     Parameters
     ----------
-    model : SentenceSums
+    model : Sums
+        By sentence.
     others : dict
         By name the sums of other models, of the same sentences in the same order.
     resamples : int
@@ -99,14 +100,14 @@ def _perplexities(sums: np.ndarray) -> np.ndarray:
         return np.exp(-sums[:, ::2] / sums[:, 1::2])
 
 
-def write_sums(path: str | os.PathLike, sums: SentenceSums, text: str) -> None:
+def write_sums(path: str | os.PathLike, sums: Sums, text: str) -> None:
     """Keep sums, so that the next model can be compared with this one.
 
     Parameters
     ----------
     path : path
         Where the file, HDF5, is to appear.
-    sums : SentenceSums
+    sums : Sums
     text : str
         What tells this text, and the way in which its tokens count, from others.
 
@@ -121,12 +122,12 @@ def write_sums(path: str | os.PathLike, sums: SentenceSums, text: str) -> None:
         file["tokens"] = sums.tokens
 
 
-def read_sums(path: str | os.PathLike, text: str) -> SentenceSums | None:
+def read_sums(path: str | os.PathLike, text: str) -> Sums | None:
     """The sums that were kept; None where they are of another text, damaged or gone."""
     try:
         with open_hdf5(path) as file:
             if file.attrs["text"] == text:
-                return SentenceSums(file["log_probability"][()], file["tokens"][()])
+                return Sums(file["log_probability"][()], file["tokens"][()])
     except (DamagedFile, FileNotFoundError):
         pass  # then there is nothing to compare with, which is no failure
     return None

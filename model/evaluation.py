@@ -5,11 +5,11 @@ from __future__ import annotations
 import heapq
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 
 import numpy as np
 
-from model.confidence import SentenceSums
+from model.confidence import Sums
 from model.data.shards import ShardReader
 from model.data.vocabulary import Vocabulary
 
@@ -82,34 +82,52 @@ class Evaluation:
         Over everything.
     by_steps : dict of int to Totals
         By number of steps of a sentence, its words and the end.
-    tokens_by_word, log_probability_by_word : float64 arrays (vocabulary,)
-        Sums over the occurrences of each word as target.
-    by_sentence, known_by_sentence : SentenceSums
+    by_word : Sums
+        Over the occurrences of each word of the vocabulary as target.
+    by_sentence, known_by_sentence : Sums
         Of all tokens, and of all but ``<unk>``, in the order of the `batches`.
+    by_position, known_by_position : Sums
+        The same for the first targets of all sentences, the second ones, and so on.
     most_surprising : list of (float, list of int)
         The sentences of highest perplexity: it and their words' indices, highest first.
     """
 
     totals: Totals
     by_steps: dict[int, Totals]
-    tokens_by_word: np.ndarray
-    log_probability_by_word: np.ndarray
-    by_sentence: SentenceSums
-    known_by_sentence: SentenceSums
+    by_word: Sums
+    by_sentence: Sums
+    known_by_sentence: Sums
+    by_position: Sums
+    known_by_position: Sums
     most_surprising: list[tuple[float, list[int]]]
 
-    def sums(self, figure: str) -> SentenceSums:
+    def sums(self, figure: str) -> Sums:
         """The sums by sentence of which a figure, one that `headline` may name, is made."""
         return self.by_sentence if figure == "perplexity" else self.known_by_sentence
 
+    def positions(self, figure: str) -> Sums:
+        """As `sums`, by the position in the sentence."""
+        return self.by_position if figure == "perplexity" else self.known_by_position
+
+    def lengths(self, figure: str) -> Sums:
+        """As `sums`, by the number of steps of the sentence, from 0."""
+        sums = np.zeros((2, 1 + max(self.by_steps)))
+        for steps, of in self.by_steps.items():
+            sums[:, steps] = of.log_probability, of.tokens
+            if figure != "perplexity":
+                sums[:, steps] -= of.log_probability_of_unknown, of.out_of_vocabulary
+        return Sums(*sums)
+
+    def knowledge(self) -> Sums:
+        """The sums over what is known, and over ``<unk>``."""
+        of = self.totals
+        unknown = np.array([of.log_probability_of_unknown, of.out_of_vocabulary])
+        return Sums(*np.stack([(of.log_probability, of.tokens) - unknown, unknown], axis=1))
+
     def details(self, vocabulary: Vocabulary) -> dict:
-        """Everything as JSON values: the figures, and the details by name."""
+        """The figures, and the most surprising sentences, as JSON values."""
         return {
             **self.totals.figures(),
-            "by_steps": {str(steps): asdict(totals)
-                         for steps, totals in sorted(self.by_steps.items())},
-            "tokens_by_word": self.tokens_by_word.tolist(),
-            "log_probability_by_word": self.log_probability_by_word.tolist(),
             "most_surprising": [
                 {"perplexity": perplexity, "words": [vocabulary.words[n] for n in words]}
                 for perplexity, words in self.most_surprising],
@@ -169,8 +187,9 @@ def evaluate(log_probabilities: Callable[[np.ndarray, np.ndarray], np.ndarray],
     """
     size = len(vocabulary.words)
     every, by_steps = Totals(), dict[int, Totals]()
-    tokens_by_word, log_probability_by_word = np.zeros(size), np.zeros(size)
-    # By sentence: of all tokens and of the known ones, the log-probability and the number.
+    by_word = np.zeros((2, size))
+    # Of all tokens and of the known ones, the log-probability and the number.
+    by_position = np.zeros((4, max(reader.step_counts)))
     by_sentence: list[list[np.ndarray]] = []
     worst: list[tuple[float, list[int]]] = []
     all_tokens = sum(steps * count for steps, count in reader.step_counts.items())
@@ -179,20 +198,20 @@ def evaluate(log_probabilities: Callable[[np.ndarray, np.ndarray], np.ndarray],
         scores = np.asarray(log_probabilities(inputs, targets), "float64")
         for each in (every, by_steps.setdefault(steps, Totals())):
             each.add(scores, targets, vocabulary.unknown)
-        tokens_by_word += np.bincount(targets.ravel(), minlength=size)
-        log_probability_by_word += np.bincount(
-            targets.ravel(), weights=scores.ravel(), minlength=size)
+        by_word += [np.bincount(targets.ravel(), scores.ravel(), size),
+                    np.bincount(targets.ravel(), minlength=size)]
         known = targets != vocabulary.unknown
-        by_sentence.append([scores.sum(1), np.full(len(targets), float(steps)),
-                            np.where(known, scores, 0).sum(1), known.sum(1, dtype="float64")])
+        each_token = (scores, np.ones_like(scores), np.where(known, scores, 0), known)
+        by_sentence.append([column.sum(1, dtype="float64") for column in each_token])
+        by_position[:, :steps] += [column.sum(0, dtype="float64") for column in each_token]
         of_sentence = np.exp(-scores.mean(axis=1))
         for row in np.argsort(-of_sentence, kind="stable")[:surprising]:
             worst.append((float(of_sentence[row]), targets[row, :-1].tolist()))
         worst = heapq.nlargest(surprising, worst)
         on_progress(every.tokens / all_tokens)
     columns = [np.concatenate(column) for column in zip(*by_sentence)]
-    return Evaluation(every, by_steps, tokens_by_word, log_probability_by_word,
-                      SentenceSums(*columns[:2]), SentenceSums(*columns[2:]), worst)
+    return Evaluation(every, by_steps, Sums(*by_word), Sums(*columns[:2]), Sums(*columns[2:]),
+                      Sums(*by_position[:2]), Sums(*by_position[2:]), worst)
 
 
 def batches(reader: ShardReader) -> Iterator[tuple[np.ndarray, np.ndarray]]:

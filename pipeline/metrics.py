@@ -57,6 +57,7 @@ def write_metrics(path: Path, details: dict, *, work: Path, model: Path,
         "texts": texts,
         "confidence": _confidence(details["confidence"], last_run),
         "baselines": details["baselines"],
+        "breakdowns": details["breakdowns"],
         "mixture": {**details["mixture"], "model": str(ngrams.relative_to(work))}
         if ngrams else None,
         "vocabulary": {"size": len(vocabulary),

@@ -104,6 +104,7 @@ def pretend(command, job, job_file, say):
         Path(job["output"]).write_text(json.dumps({
             "sets": figures, "baselines": {}, "mixture": {
                 "baseline": None, "network_weight": 0.5},
+            "breakdowns": {},
             "confidence": {"interval": None, "baseline": None, "last_run": None}}))
     return {}
 

@@ -7,7 +7,6 @@ training's log while it grows.
 from __future__ import annotations
 
 import json
-import math
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ import jinja2
 import numpy as np
 from markupsafe import Markup
 
-from model.data.vocabulary import END, SPECIALS, UNKNOWN, Vocabulary
+from model.data.vocabulary import SPECIALS, Vocabulary
 from model.system.files import publish
 from pipeline.artifacts import is_digest
 from pipeline.history import rows
@@ -29,7 +28,6 @@ _REJECTED_LISTED = 20
 _INGREDIENTS_LISTED = 8
 _RUNS_LISTED = 10
 _RUNS_DRAWN = 100
-_GROUPS_OF_LENGTHS = 10
 
 
 @dataclass(frozen=True)
@@ -86,19 +84,18 @@ def write_report(sources: Sources, path: Path, *,
     plots = Plots(path.parent / "plots")
     updates, validations = read_log(sources.log)
     test = sources.evaluation["sets"]["test"]
-    by_length = _perplexity_by_length(test["by_steps"])
-    by_word = _perplexity_by_word(sources.vocabulary, test)
+    breakdowns = sources.metrics["breakdowns"]
     to_draw: dict[str, Callable[[], dict[str, str]]] = {
         "sentence lengths": lambda: plots.sentence_lengths(
             {steps - 1: count for steps, count in sources.step_counts["train"].items()}),
         "coverage": lambda: plots.coverage(*_coverage(sources)),
         "learning curves": lambda: plots.learning(updates, validations) if updates else {},
         "perplexity by length": lambda: plots.bars(
-            "by_length", "words in the sentence",
-            [(row["label"], row["perplexity"]) for row in by_length]),
+            "by_length", "words in the sentence", breakdowns["by_length"]),
+        "perplexity by position": lambda: plots.bars(
+            "by_position", "position in the sentence", breakdowns["by_position"]),
         "perplexity by word": lambda: plots.bars(
-            "by_word", "rank of the word",
-            [(row["label"], row["perplexity"]) for row in by_word], logarithmic=True),
+            "by_word", "rank of the word", breakdowns["by_frequency"], logarithmic=True),
         "the runs so far": lambda: plots.runs(sources.runs[-_RUNS_DRAWN:]),
     }
     drawn: dict[str, str] = {}
@@ -114,7 +111,7 @@ def write_report(sources: Sources, path: Path, *,
             frequent=frequent, outside=outside, types=len(sources.types_counts[0]),
             plots={name: Markup(svg) for name, svg in drawn.items()},
             validations=validations, log=sources.log,
-            by_length=by_length, by_word=by_word, samples=sources.evaluation["samples"],
+            breakdowns=breakdowns, samples=sources.evaluation["samples"],
             surprising=test["most_surprising"][:_SURPRISING_LISTED],
             runs=rows(sources.runs[-_RUNS_LISTED:])[::-1], all_runs=len(sources.runs),
             provenance=provenance(sources.receipts),
@@ -277,48 +274,6 @@ def _frequent_words(sources: Sources) -> tuple[list[dict], list[dict]]:
         elif len(inside) == len(outside) == _WORDS_LISTED:
             break
     return inside, outside
-
-
-def _perplexity_by_length(by_steps: dict[str, dict]) -> list[dict]:
-    """Perplexity of sentences by their number of words, in groups of about as many tokens."""
-    enough = sum(totals["tokens"] for totals in by_steps.values()) / _GROUPS_OF_LENGTHS
-    rows: list[dict] = []
-    lengths: list[int] = []
-    sentences, tokens, log_probability = 0, 0, 0.0
-    ordered = sorted((int(steps) - 1, totals) for steps, totals in by_steps.items())
-    for place, (words, totals) in enumerate(ordered):
-        lengths.append(words)
-        sentences += totals["sentences"]
-        tokens += totals["tokens"]
-        log_probability += totals["log_probability"]
-        if tokens >= enough or place == len(ordered) - 1:
-            label = f"{lengths[0]}" if len(lengths) == 1 else f"{lengths[0]} to {words}"
-            rows.append({"label": label, "sentences": sentences, "tokens": tokens,
-                         "perplexity": math.exp(-log_probability / tokens)})
-            lengths, sentences, tokens, log_probability = [], 0, 0, 0.0
-    return rows
-
-
-def _perplexity_by_word(vocabulary: Vocabulary, figures: dict) -> list[dict]:
-    """Perplexity of the words to predict, by their rank among those of the vocabulary."""
-    tokens = np.array(figures["tokens_by_word"])
-    log_probability = np.array(figures["log_probability_by_word"])
-    ordinary = [n for n, word in enumerate(vocabulary.words) if word not in SPECIALS]
-    groups = []
-    first = 0
-    while first < len(ordinary):
-        last = min(10 * first or 10, len(ordinary))
-        groups.append((f"{first + 1:,} to {last:,}", ordinary[first:last]))
-        first = last
-    places = {word: n for n, word in enumerate(vocabulary.words)}
-    groups += [(f"{UNKNOWN}", [places[UNKNOWN]]), (f"{END}", [places[END]])]
-    rows = []
-    for label, indices in groups:
-        count = tokens[indices].sum()
-        if count:
-            rows.append({"label": label, "tokens": int(count), "share": count / tokens.sum(),
-                         "perplexity": math.exp(-log_probability[indices].sum() / count)})
-    return rows
 
 
 def _rejected_lines(path: Path, count: int) -> list[dict]:

@@ -173,38 +173,51 @@ class Plots:
                 axes.legend()
         return plots
 
-    def bars(self, name: str, ylabel: str, rows: Sequence[tuple[str, float]], *,
+    def bars(self, name: str, ylabel: str, rows: Sequence[dict], *,
              logarithmic: bool = False) -> dict[str, str]:
-        """A perplexity for each of some groups, from top to bottom.
+        """The perplexities of one model or two for each of some groups, from top to bottom.
 
         Parameters
         ----------
         name : str
             Of the plot.
         ylabel : str
-        rows : sequence of (label, perplexity)
+        rows : sequence of dict
+            From `model.breakdowns`.
         logarithmic : bool
             Of the axis of perplexities.
         """
         plots: dict[str, str] = {}
-        labels, values = zip(*rows)
+        models = list(rows[0]["perplexity"])
+        height = 0.7 / len(models)
+        # What is not finite is null in the metrics.
+        largest = max((value for row in rows for value in row["perplexity"].values() if value),
+                      default=1.0)
         xlabel = "perplexity (logarithmic)" if logarithmic else "perplexity"
         with self._axes(name, xlabel, ylabel, plots) as axes:
             places = np.arange(len(rows))
-            axes.barh(places, values, color=_FIRST, height=0.7)
-            for place, value in zip(places, values):
-                axes.annotate(f"{value:,.1f}" if value < 1000 else f"{value:,.0f}", (value, place),
-                              (4, 0), textcoords="offset points", va="center", fontsize=9)
-            axes.set_yticks(places, labels)
+            for number, (model, color) in enumerate(zip(models, (_FIRST, _SECOND))):
+                at = places + (number - (len(models) - 1) / 2) * height
+                values = [row["perplexity"][model] or 0 for row in rows]
+                axes.barh(at, values, color=color, height=height,
+                          label=model if model == "network" else "n-grams")
+                for place, value in zip(at, values):
+                    axes.annotate(f"{value:,.1f}" if value < 1000 else f"{value:,.0f}",
+                                  (value, place), (4, 0), textcoords="offset points",
+                                  va="center", fontsize=9 if len(models) == 1 else 7)
+            if len(models) > 1:
+                # Not among the bars, which leave no corner free.
+                axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2)
+            axes.set_yticks(places, [row["group"] for row in rows])
             axes.tick_params(axis="y", length=0)
             axes.invert_yaxis()
             axes.grid(False, axis="y")
             # Room at the right for the numbers.
             if logarithmic:
                 axes.set_xscale("log")
-                axes.set_xlim(1, max(max(values), 1.1) ** 1.25)  # 1: perplexity of certainty
+                axes.set_xlim(1, max(largest, 1.1) ** 1.25)  # 1: perplexity of certainty
             else:
-                axes.set_xlim(0, 1.2 * max(values))
+                axes.set_xlim(0, 1.2 * largest)
             _thousands(axes.xaxis)
         return plots
 

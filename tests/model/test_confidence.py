@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from model.confidence import SentenceSums, confidence, read_sums, write_sums
+from model.confidence import Sums, confidence, read_sums, write_sums
 from model.system.errors import UserError
 
 
@@ -20,14 +20,14 @@ def text(random, sentences, spread=0.4):
     sums = []
     for mean in means:
         noise = random.normal(0, 0.5, sentences) * np.sqrt(tokens)
-        sums.append(SentenceSums((mean + difficulty) * tokens + noise, tokens))
+        sums.append(Sums((mean + difficulty) * tokens + noise, tokens))
     return sums, [math.exp(-mean) for mean in means]
 
 
 def test_intervals_equal_drawing_sentence_by_sentence(random):
     sums, _ = text(random, 40)
     # Of the last run, in which other words were known, other tokens may count.
-    sums[2] = SentenceSums(sums[2].log_probability, sums[2].tokens - 1)
+    sums[2] = Sums(sums[2].log_probability, sums[2].tokens - 1)
     found = confidence(sums[0], {"second": sums[1], "third": sums[2]}, resamples=200, seed=7)
 
     draws, drawn = np.random.default_rng(7), []
@@ -86,7 +86,7 @@ def test_the_same_sums_give_the_same_intervals(random):
 
 
 def test_one_sentence_has_no_interval():
-    one = SentenceSums(np.array([-2.0]), np.array([2.0]))
+    one = Sums(np.array([-2.0]), np.array([2.0]))
     assert confidence(one, {"other": one}) == {"interval": None, "differences": {
         "other": {"difference": 0.0, "interval": None}}}
 
@@ -113,8 +113,8 @@ def test_sums_are_kept_for_their_text_alone(tmp_path, random):
 
 
 def test_beyond_the_range_of_floats_there_is_no_interval():
-    hopeless = SentenceSums(np.array([-1e6, -2e6]), np.array([1.0, 1.0]))
-    finite = SentenceSums(np.array([-1.0, -2.0]), np.array([1.0, 1.0]))
+    hopeless = Sums(np.array([-1e6, -2e6]), np.array([1.0, 1.0]))
+    finite = Sums(np.array([-1.0, -2.0]), np.array([1.0, 1.0]))
     assert confidence(hopeless, {})["interval"] is None
     found = confidence(finite, {"hopeless": hopeless})
     assert found["interval"] and found["differences"]["hopeless"]["interval"] is None

@@ -94,10 +94,10 @@ def test_every_figure_equals_that_of_counting_word_by_word(corpus, monkeypatch, 
             known_sums.tokens))
 
     counts = Counter(word for word, _ in flat)
-    np.testing.assert_array_equal(result.tokens_by_word,
+    np.testing.assert_array_equal(result.by_word.tokens,
                                   [counts[word] for word in vocabulary.words])
     np.testing.assert_allclose(
-        result.log_probability_by_word,
+        result.by_word.log_probability,
         [sum(score for word, score in flat if word == each) for each in vocabulary.words],
         rtol=1e-6)
 

@@ -11,6 +11,7 @@ import time
 import numpy as np
 import pytest
 
+from model.breakdowns import breakdowns, most_different
 from model.data.shards import ShardReader
 from model.evaluation import evaluate, headline
 from pipeline.report import page as report
@@ -63,9 +64,12 @@ def make_sources(tmp_path, make_shards):
         folder = tmp_path / "made"
         (shard,), vocabulary = make_shards(folder, [sentences], size=size)
         reader = ShardReader([shard])
-        table = np.log(np.random.default_rng(1).dirichlet(np.ones(len(vocabulary)),
-                                                          len(vocabulary)))
-        details = evaluate(lambda x, y: table[x, y], reader, vocabulary).details(vocabulary)
+        tables = np.log(np.random.default_rng(1).dirichlet(
+            np.ones(len(vocabulary)), (2, len(vocabulary))))
+        evaluations = {
+            name: evaluate(lambda x, y, table=table: table[x, y], reader, vocabulary)
+            for name, table in zip(("network", "kneser_ney_4"), tables)}
+        details = evaluations["network"].details(vocabulary)
         figures = {key: value for key, value in details.items() if not isinstance(
             value, (dict, list))}
         figures["sentences_also_in_training"] = {"count": 2, "share": 0.25}
@@ -92,6 +96,8 @@ def make_sources(tmp_path, make_shards):
                      | {"kneser_ney_4": {"test": 7.5, "valid": 7.25}},
                      "mixture": {"baseline": "kneser_ney_4", "order": 4, "network_weight": 0.625,
                                  "test": 6.5, "valid": 6.25},
+                     "breakdowns": {**breakdowns(evaluations, vocabulary), "most_different":
+                                    most_different(evaluations, reader, vocabulary)},
                      "confidence": {"figure": headline(vocabulary), "level": 0.95,
                                     "resamples": 2000, "interval": [6.0, 1234.5], "last_run": None,
                                     "baseline": {"difference": -1.5, "interval": [-2.0, 0.25]}},
@@ -142,9 +148,10 @@ def test_the_report_says_all_and_needs_no_network(tmp_path, make_sources):
     assert page.headings == [
         "Result", "Corpus", "Vocabulary", "Training", "Where the model is good", "Runs so far",
         "Sentences drawn from the model", "Test sentences that surprised the model most",
-        "Where everything comes from", "Set aside"]
-    plots = {"by_length", "by_word", "coverage", "learning_time", "learning_tokens", "rate", "runs",
-             "sentence_lengths", "speed"}
+        "Test sentences where network and n-grams differ most", "Where everything comes from",
+        "Set aside"]
+    plots = {"by_length", "by_position", "by_word", "coverage", "learning_time", "learning_tokens",
+             "rate", "runs", "sentence_lengths", "speed"}
     assert page.tags.count("svg") == len(plots)
     assert {path.stem for path in (tmp_path / "report" / "plots").iterdir()} == plots
     local = {"metrics.json", "plots/", "data:,"}
@@ -203,7 +210,22 @@ def test_the_report_compares_with_ngrams_where_there_are_any(tmp_path, make_sour
     assert "6.50 with the 4-gram model 7.50 of the 4-gram model alone" in text
     assert "interval of the test perplexity: 6.00 to 1,234.50. Its difference" in text
     assert "of the 4-gram model: \N{MINUS SIGN}1.50, \N{MINUS SIGN}2.00 to +0.25." in text
+    found = sources.metrics["breakdowns"]
+    for row in [*found["by_position"], *found["by_knowledge"]]:
+        network, ngrams = (f"{value:,.2f}" for value in row["perplexity"].values())
+        share = f"{100 * row['share']:.2f} %"
+        assert f"{row['group']} {row['tokens']} {share} {network} {ngrams}" in text
+    better, worse = (text.index(f"The {name} is better") for name in ("network", "4-gram model"))
+    for rows, start, end in ((found["most_different"]["network"], better, worse),
+                             (found["most_different"]["kneser_ney_4"], worse, None)):
+        for row in rows:
+            figures = " ".join(f"{value:,.2f}" for value in row["perplexity"].values())
+            assert f"{' '.join(row['words'])} {figures}" in text[start:end]
     sources.metrics["mixture"] = None
+    found |= {"most_different": None}
+    for kind in ("by_length", "by_position", "by_frequency", "by_knowledge"):
+        for row in found[kind]:
+            del row["perplexity"]["kneser_ney_4"]
     write_report(sources, tmp_path / "without.html")
     text = Page(tmp_path / "without.html").words()
     assert "-gram model" not in text and "9.50 of the bigram baseline" in text
@@ -259,19 +281,6 @@ def test_a_tiny_corpus_has_a_report_too(tmp_path, make_sources):
     assert "None: every word of the training side is in the vocabulary" in text
     assert "Nothing: every line of the corpus could be used" in text
     assert "in 1 update, 1 validation," in text
-
-
-def test_groups_hold_every_token_once(make_sources):
-    sources = make_sources()
-    figures = sources.evaluation["sets"]["test"]
-    by_length = report._perplexity_by_length(figures["by_steps"])
-    by_word = report._perplexity_by_word(sources.vocabulary, figures)
-    for rows in (by_length, by_word):
-        assert sum(row["tokens"] for row in rows) == figures["tokens"]
-        total = sum(row["tokens"] * math.log(row["perplexity"]) for row in rows)
-        assert math.exp(total / figures["tokens"]) == pytest.approx(figures["perplexity"])
-    assert sum(row["sentences"] for row in by_length) == figures["sentences"]
-    assert [row["label"] for row in by_word] == ["1 to 9", "<unk>", "</s>"]
 
 
 def test_coverage_and_frequent_words_agree_with_counting(make_sources):
