@@ -40,7 +40,7 @@ device = $(or $(DEVICE),$(shell sed -nE '/^\[run\]/,/^\[[^r]/s/^device *= *//p' 
 torch = $(if $(filter-out cpu,$(device)),torch)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup environment run why status report gc daemon stop bench test test-extras \
+.PHONY: help setup environment run why history status report gc daemon stop bench test test-extras \
         test-card check lock clean
 MAKEFLAGS += --no-print-directory
 
@@ -72,6 +72,9 @@ run: setup ## Run the whole job, from the text to the report; only what has chan
 
 why: environment ## Say what a run would do again, and why, without doing it
 	@$(pipeline) why $(inputs)
+
+history: environment ## Show a table of all runs so far
+	@$(pipeline) history --work "$$WORK"
 
 status: environment ## Show what each task is doing
 	@$(pipeline) status --work "$$WORK"

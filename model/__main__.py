@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
     from model.checkpoint import Checkpoint
     from model.data.vocabulary import Vocabulary
+    from model.evaluation import Evaluation
 
 # A status line more often than this tells nobody more.
 _SECONDS_BETWEEN_REPORTS = 0.5
@@ -43,8 +44,8 @@ _SHARE_OF_SCORING = 0.9
 _SHARE_OF_ALL_BUT_NGRAMS = 0.97
 
 # What commands take that are given no model.
-_CURRENT = ("the model of the newest complete run in the working folder, which the environment "
-            "variable PIPELINE_WORK names, or else data/work")
+_CURRENT = ("that of the last good run in the working folder, which the environment variable "
+            "PIPELINE_WORK names, or else data/work")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -116,7 +117,7 @@ def _parser() -> argparse.ArgumentParser:
                             "(the default)")
     score.add_argument("--mix", action="store_true",
                        help="add the probabilities of the network and of the n-gram model, both of "
-                            "the newest complete run, with the weights that it chose")
+                            "the last good run, with the weights that it chose")
     score.add_argument("--words", action="store_true", help="also score every word by itself")
     score.add_argument("--base", type=_base, default=math.e,
                        help="of the logarithms, as 10 or 2 (default: e)")
@@ -141,6 +142,7 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument(
             "--model", type=Path,
             help=f"a checkpoint (default: {_CURRENT})")
+        _add_profile(command)
         command.add_argument(
             "--device", default="cpu", type=_device,
             help="where to compute: cpu (the default), cuda or cuda:N for a graphics card, or "
@@ -151,7 +153,14 @@ def _parser() -> argparse.ArgumentParser:
     info.set_defaults(function=info_command)
     info.add_argument("file", type=Path, nargs="?", metavar="FILE",
                       help=f"a shard or a checkpoint (default: {_CURRENT})")
+    _add_profile(info)
     return parser
+
+
+def _add_profile(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--profile", metavar="NAME",
+                         help="of the run; without it the default one, or the only one that has "
+                              "left a model")
 
 
 def _device(text: str) -> str:
@@ -223,10 +232,12 @@ def check_command(options: argparse.Namespace) -> None:
 def evaluate_command(options: argparse.Namespace) -> None:
     """``evaluate``: writes the figures of each set, with baselines and samples, as JSON."""
     from model.baselines import Bigrams, baselines, kneser_ney
+    from model.breakdowns import breakdowns, most_different
     from model.checkpoint import read_checkpoint
+    from model.confidence import LEVEL, RESAMPLES, confidence, read_sums, write_sums
     from model.data.shards import ShardReader
     from model.engine import open_device
-    from model.evaluation import evaluate
+    from model.evaluation import evaluate, headline
     from model.inference import load_network
     from model.kneser_ney import KneserNey
     from model.network import compile_log_probabilities, compile_next_word
@@ -243,6 +254,8 @@ def evaluate_command(options: argparse.Namespace) -> None:
                for name, paths in content["sets"].items()}
     result: dict = {"sets": {}, "mixture": None}
     of_network: dict[str, list[np.ndarray]] = {name: [] for name in readers}
+    figure, others = headline(vocabulary), {}
+    on_test: dict[str, Evaluation] = {}
     for number, (name, reader) in enumerate(readers.items()):
         def progress(share: float, name: str = name, before: int = number) -> None:
             report(_SHARE_OF_SCORING * (before + share) / len(readers), f"scoring {name}")
@@ -257,6 +270,8 @@ def evaluate_command(options: argparse.Namespace) -> None:
                             f"{content['model']} gives its words no probability. Nothing is "
                             "published; lower [training] rate and train again")
         result["sets"][name] = evaluation.details(vocabulary)
+        if name == "test":
+            on_test["network"], sums = evaluation, evaluation.sums(figure)
     report(_SHARE_OF_SCORING, "drawing sentences", at_once=True)
     result["samples"] = [
         " ".join(vocabulary.words[n] for n in words)
@@ -266,10 +281,24 @@ def evaluate_command(options: argparse.Namespace) -> None:
     result["baselines"] = baselines(bigrams, readers["valid"], readers, vocabulary)
     if content["ngrams"]:
         report(_SHARE_OF_ALL_BUT_NGRAMS, "scoring with the n-gram model", at_once=True)
-        found = kneser_ney(KneserNey(content["ngrams"], vocabulary), of_network, readers,
-                           vocabulary)
+        found, of_ngrams = kneser_ney(KneserNey(content["ngrams"], vocabulary), of_network,
+                                      readers, vocabulary)
         result["baselines"] |= found["baselines"]
         result["mixture"] = found["mixture"]
+        on_test[found["mixture"]["baseline"]] = of_ngrams["test"]
+        others["baseline"] = of_ngrams["test"].sums(figure)
+    result["breakdowns"] = breakdowns(on_test, vocabulary)
+    result["breakdowns"]["most_different"] = most_different(
+        on_test, readers["test"], vocabulary) if content["ngrams"] else None
+    text = f"{figure} {content['text']}"
+    if content["last_sums"] and (last := read_sums(content["last_sums"], text)):
+        others["last_run"] = last
+    compared = confidence(sums, others)
+    result["confidence"] = {"figure": figure, "level": LEVEL, "resamples": RESAMPLES,
+                            "interval": compared["interval"],
+                            **{name: compared["differences"].get(name)
+                               for name in ("baseline", "last_run")}}
+    write_sums(content["sums"], sums, text)
     with publish(content["output"]) as temporary:
         temporary.write_text(to_json(result, indent=1))
 
@@ -283,11 +312,11 @@ def score_command(options: argparse.Namespace) -> None:
     from model.scoring import Batch, figures, score_lines, word_totals
 
     if options.mix and options.model:
-        raise UserError("--mix takes the model of the newest complete run: leave --model out")
+        raise UserError("--mix takes the model of the last good run: leave --model out")
     with _open_text(options.text) as stream:
         device = open_device(options.device)
-        checkpoint = _model(options.model)
-        mixed = _mixer(checkpoint.vocabulary) if options.mix else lambda batches, found: found
+        path, checkpoint = _model(options)
+        mixed = _mixer(path, checkpoint.vocabulary) if options.mix else lambda batches, found: found
         of_network = compile_log_probabilities(load_network(checkpoint, device))
 
         def log_probabilities(batches: list[Batch]) -> Iterable[np.ndarray]:
@@ -311,13 +340,13 @@ def score_command(options: argparse.Namespace) -> None:
                   "something", file=sys.stderr)
 
 
-def _mixer(vocabulary: Vocabulary) -> Callable[..., Iterator[np.ndarray]]:
+def _mixer(model: Path, vocabulary: Vocabulary) -> Callable[..., Iterator[np.ndarray]]:
     """From batches and the network's scores of each to those of the mixture with n-grams."""
-    from model.inference import current_ngrams
+    from model.current import current_ngrams
     from model.kneser_ney import KneserNey
     from model.mixture import mix
 
-    path, weight = current_ngrams(environment.work_folder())
+    path, weight = current_ngrams(model, environment.work_folder())
     ngrams = KneserNey(path, vocabulary)
     return lambda batches, of_network: (
         mix(*pair, weight) for pair in zip(of_network, ngrams.score(batches)))
@@ -353,7 +382,7 @@ def sample_command(options: argparse.Namespace) -> None:
     except UnicodeEncodeError:
         raise UserError("the prefix is not valid UTF-8") from None
     device = open_device(options.device)
-    checkpoint = _model(options.model)
+    _, checkpoint = _model(options)
     vocabulary = checkpoint.vocabulary
     tokenization = checkpoint.settings["tokenization"]
     try:
@@ -378,23 +407,24 @@ def info_command(options: argparse.Namespace) -> None:
     """``info``: what a shard or a checkpoint holds, with which settings and from what it came."""
     from model.description import as_text, describe
 
-    print(as_text(describe(options.file or _current_model())))
+    print(as_text(describe(options.file or _current_model(options.profile))))
 
 
 # These talk to the process that started them.
 _JOBS = (train_command, evaluate_command, check_command)
 
 
-def _model(path: Path | None) -> Checkpoint:
+def _model(options: argparse.Namespace) -> tuple[Path, Checkpoint]:
     from model.inference import read_model
 
-    return read_model(path or _current_model())
+    path = options.model or _current_model(options.profile)
+    return path, read_model(path)
 
 
-def _current_model() -> Path:
-    from model.inference import current_model
+def _current_model(profile: str | None) -> Path:
+    from model.current import current_model
 
-    path = current_model(environment.work_folder())
+    path = current_model(environment.work_folder(), profile)
     print(f"model: {path}", file=sys.stderr)
     return path
 

@@ -11,7 +11,7 @@ import scipy.sparse
 
 from model.data.shards import ShardReader, load
 from model.data.vocabulary import Vocabulary
-from model.evaluation import batches, evaluate, headline
+from model.evaluation import Evaluation, batches, evaluate, headline
 from model.kneser_ney import KneserNey
 from model.mixture import best_weight, mix
 
@@ -126,7 +126,8 @@ def baselines(bigrams: Bigrams, valid: ShardReader, sets: dict[str, ShardReader]
 
 
 def kneser_ney(model: KneserNey, of_network: dict[str, list[np.ndarray]],
-               sets: dict[str, ShardReader], vocabulary: Vocabulary) -> dict:
+               sets: dict[str, ShardReader],
+               vocabulary: Vocabulary) -> tuple[dict, dict[str, Evaluation]]:
     """Perplexities of an n-gram model, and of its interpolation with the network.
 
     The weight of the interpolation is the best one on the validation set.
@@ -147,15 +148,16 @@ def kneser_ney(model: KneserNey, of_network: dict[str, list[np.ndarray]],
         ``{"baselines": {"kneser_ney_N": {set name: perplexity, ...}}, "mixture": {"baseline":
         "kneser_ney_N", "order": N, "network_weight": weight, set name: perplexity, ...}}``;
         perplexities without ``<unk>`` where that is the `headline`.
+    dict
+        By set, all that is known of the n-gram model.
     """
     name, figure = f"kneser_ney_{model.order}", headline(vocabulary)
     of_ngrams = {key: list(model.score(batches(reader))) for key, reader in sets.items()}
 
-    def perplexity(key: str, scores: list[np.ndarray]) -> float:
+    def evaluation(key: str, scores: list[np.ndarray]) -> Evaluation:
         # They are asked for in the order of the batches.
         waiting = iter(scores)
-        return evaluate(lambda inputs, targets: next(waiting), sets[key],
-                        vocabulary).totals.figures()[figure]
+        return evaluate(lambda inputs, targets: next(waiting), sets[key], vocabulary)
 
     targets = np.concatenate([targets.ravel() for _, targets in batches(sets["valid"])])
     counted = (targets != vocabulary.unknown) | (figure == "perplexity")
@@ -163,8 +165,10 @@ def kneser_ney(model: KneserNey, of_network: dict[str, list[np.ndarray]],
                            for each in (of_network, of_ngrams)))
     mixed = {key: [mix(*pair, weight) for pair in zip(of_network[key], of_ngrams[key])]
              for key in sets}
+    alone = {key: evaluation(key, of_ngrams[key]) for key in sets}
+    together = {key: evaluation(key, mixed[key]) for key in sets}
     return {
-        "baselines": {name: {key: perplexity(key, of_ngrams[key]) for key in sets}},
+        "baselines": {name: {key: alone[key].totals.figures()[figure] for key in sets}},
         "mixture": {"baseline": name, "order": model.order, "network_weight": weight,
-                    **{key: perplexity(key, mixed[key]) for key in sets}},
-    }
+                    **{key: together[key].totals.figures()[figure] for key in sets}},
+    }, alone

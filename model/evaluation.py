@@ -5,10 +5,11 @@ from __future__ import annotations
 import heapq
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, fields
 
 import numpy as np
 
+from model.confidence import Sums
 from model.data.shards import ShardReader
 from model.data.vocabulary import Vocabulary
 
@@ -81,26 +82,52 @@ class Evaluation:
         Over everything.
     by_steps : dict of int to Totals
         By number of steps of a sentence, its words and the end.
-    tokens_by_word, log_probability_by_word : float64 arrays (vocabulary,)
-        Sums over the occurrences of each word as target.
+    by_word : Sums
+        Over the occurrences of each word of the vocabulary as target.
+    by_sentence, known_by_sentence : Sums
+        Of all tokens, and of all but ``<unk>``, in the order of the `batches`.
+    by_position, known_by_position : Sums
+        The same for the first targets of all sentences, the second ones, and so on.
     most_surprising : list of (float, list of int)
         The sentences of highest perplexity: it and their words' indices, highest first.
     """
 
     totals: Totals
     by_steps: dict[int, Totals]
-    tokens_by_word: np.ndarray
-    log_probability_by_word: np.ndarray
-    most_surprising: list[tuple[float, list[int]]] = field(default_factory=list)
+    by_word: Sums
+    by_sentence: Sums
+    known_by_sentence: Sums
+    by_position: Sums
+    known_by_position: Sums
+    most_surprising: list[tuple[float, list[int]]]
+
+    def sums(self, figure: str) -> Sums:
+        """The sums by sentence of which a figure, one that `headline` may name, is made."""
+        return self.by_sentence if figure == "perplexity" else self.known_by_sentence
+
+    def positions(self, figure: str) -> Sums:
+        """As `sums`, by the position in the sentence."""
+        return self.by_position if figure == "perplexity" else self.known_by_position
+
+    def lengths(self, figure: str) -> Sums:
+        """As `sums`, by the number of steps of the sentence, from 0."""
+        sums = np.zeros((2, 1 + max(self.by_steps)))
+        for steps, of in self.by_steps.items():
+            sums[:, steps] = of.log_probability, of.tokens
+            if figure != "perplexity":
+                sums[:, steps] -= of.log_probability_of_unknown, of.out_of_vocabulary
+        return Sums(*sums)
+
+    def knowledge(self) -> Sums:
+        """The sums over what is known, and over ``<unk>``."""
+        of = self.totals
+        unknown = np.array([of.log_probability_of_unknown, of.out_of_vocabulary])
+        return Sums(*np.stack([(of.log_probability, of.tokens) - unknown, unknown], axis=1))
 
     def details(self, vocabulary: Vocabulary) -> dict:
-        """Everything as JSON values: the figures, and the details by name."""
+        """The figures, and the most surprising sentences, as JSON values."""
         return {
             **self.totals.figures(),
-            "by_steps": {str(steps): asdict(totals)
-                         for steps, totals in sorted(self.by_steps.items())},
-            "tokens_by_word": self.tokens_by_word.tolist(),
-            "log_probability_by_word": self.log_probability_by_word.tolist(),
             "most_surprising": [
                 {"perplexity": perplexity, "words": [vocabulary.words[n] for n in words]}
                 for perplexity, words in self.most_surprising],
@@ -159,25 +186,32 @@ def evaluate(log_probabilities: Callable[[np.ndarray, np.ndarray], np.ndarray],
     Evaluation
     """
     size = len(vocabulary.words)
-    result = Evaluation(Totals(), {}, np.zeros(size), np.zeros(size))
+    every, by_steps = Totals(), dict[int, Totals]()
+    by_word = np.zeros((2, size))
+    # Of all tokens and of the known ones, the log-probability and the number.
+    by_position = np.zeros((4, max(reader.step_counts)))
+    by_sentence: list[list[np.ndarray]] = []
     worst: list[tuple[float, list[int]]] = []
     all_tokens = sum(steps * count for steps, count in reader.step_counts.items())
     for inputs, targets in batches(reader):
         steps = targets.shape[1]
         scores = np.asarray(log_probabilities(inputs, targets), "float64")
-        totals = result.by_steps.setdefault(steps, Totals())
-        for each in (result.totals, totals):
+        for each in (every, by_steps.setdefault(steps, Totals())):
             each.add(scores, targets, vocabulary.unknown)
-        result.tokens_by_word += np.bincount(targets.ravel(), minlength=size)
-        result.log_probability_by_word += np.bincount(
-            targets.ravel(), weights=scores.ravel(), minlength=size)
+        by_word += [np.bincount(targets.ravel(), scores.ravel(), size),
+                    np.bincount(targets.ravel(), minlength=size)]
+        known = targets != vocabulary.unknown
+        each_token = (scores, np.ones_like(scores), np.where(known, scores, 0), known)
+        by_sentence.append([column.sum(1, dtype="float64") for column in each_token])
+        by_position[:, :steps] += [column.sum(0, dtype="float64") for column in each_token]
         of_sentence = np.exp(-scores.mean(axis=1))
         for row in np.argsort(-of_sentence, kind="stable")[:surprising]:
             worst.append((float(of_sentence[row]), targets[row, :-1].tolist()))
         worst = heapq.nlargest(surprising, worst)
-        on_progress(result.totals.tokens / all_tokens)
-    result.most_surprising = worst
-    return result
+        on_progress(every.tokens / all_tokens)
+    columns = [np.concatenate(column) for column in zip(*by_sentence)]
+    return Evaluation(every, by_steps, Sums(*by_word), Sums(*columns[:2]), Sums(*columns[2:]),
+                      Sums(*by_position[:2]), Sums(*by_position[2:]), worst)
 
 
 def batches(reader: ShardReader) -> Iterator[tuple[np.ndarray, np.ndarray]]:

@@ -1,10 +1,8 @@
-"""A trained model to be used: which one, and its network rebuilt from a checkpoint."""
+"""A trained model to be used: its network rebuilt from a checkpoint."""
 
 from __future__ import annotations
 
-import json
 import os
-from pathlib import Path
 
 import numpy as np
 
@@ -15,50 +13,6 @@ from model.engine import PROCESSOR, Device
 from model.network import Network, all_parameters, build_network, set_parameters
 from model.system.errors import DamagedFile, UserError
 from model.system.untrusted import odd_content, try_out
-
-
-def current_model(work: str | os.PathLike) -> Path:
-    """The model of the newest complete run in a working folder, as its metrics name it.
-
-    Raises
-    ------
-    UserError
-        When there is none.
-    """
-    try:
-        model = Path(work) / json.loads(_metrics(work).read_text())["train"]["model"]
-    except (OSError, ValueError, KeyError, TypeError):
-        raise UserError(f"there is no complete run in {work}: {_metrics(work)} names no model. "
-                        "Train one with 'make run', or name a model's file (--model).") from None
-    if not model.is_file():
-        raise UserError(f"the model of the newest run in {work} is gone: {model}. Train it again "
-                        "with 'make run', or name a model's file (--model).")
-    return model
-
-
-def current_ngrams(work: str | os.PathLike) -> tuple[Path, float]:
-    """The n-gram model of the newest complete run in a working folder, and the network's weight.
-
-    Raises
-    ------
-    UserError
-        When there is none.
-    """
-    try:
-        mixture = json.loads(_metrics(work).read_text())["mixture"]
-        path, weight = Path(work) / mixture["model"], float(mixture["network_weight"])
-    except (OSError, ValueError, KeyError, TypeError):
-        raise UserError(f"the newest complete run in {work} has no n-gram model: {_metrics(work)} "
-                        "names none. Set [baseline] order in luigi.cfg, and make one with "
-                        "'make run'.") from None
-    if not path.is_file():
-        raise UserError(f"the n-gram model of the newest complete run in {work} is gone: {path}. "
-                        "Make it again with 'make run'.")
-    return path, weight
-
-
-def _metrics(work: str | os.PathLike) -> Path:
-    return Path(work) / "report" / "metrics.json"
 
 
 def read_model(path: str | os.PathLike) -> Checkpoint:

@@ -81,6 +81,7 @@ def _parser() -> argparse.ArgumentParser:
         ("why", why_command, "say what a run would do again, and why"),
         ("report", report_command, "make the report again"),
         ("gc", gc_command, "list the artifacts that nothing refers to any more, or remove them"),
+        ("history", history_command, "show a table of all runs so far"),
         ("status", status_command, "show what each task is doing"),
         ("daemon", daemon_command, "start the Luigi daemon"),
         ("stop", stop_command, "stop the Luigi daemon"),
@@ -116,6 +117,7 @@ def _parser() -> argparse.ArgumentParser:
 def run_command(options: argparse.Namespace) -> int:
     """``run``: through Luigi, with one clear line for each task that runs."""
     from pipeline import daemon, failures
+    from pipeline.choice import choose
     from pipeline.working_folder import only_one_run, writing
 
     work = Path(environment.work_folder())
@@ -164,6 +166,10 @@ def run_command(options: argparse.Namespace) -> int:
     print(_table(metrics))
     print(f"All figures: {work}/report/metrics.json")
     print(f"The report: {work}/report/index.html")
+    choice = choose(work / metrics["train"]["model"], work, options.profile, section["tolerance"])
+    if choice.worse:
+        print(choice.reason, file=sys.stderr)
+        return ExitCode.WORSE
     return 0
 
 
@@ -185,7 +191,8 @@ def _bound_models(work: Path, keep: int, used: Path) -> None:
     """Remove the oldest models where there are more than [run] keep_models says."""
     from pipeline import gc
 
-    for model in gc.surplus_models(gc.models(work), keep, used.parent):
+    for model in gc.surplus_models(gc.models(work), keep,
+                                   {used.parent, *gc.current_folders(work)}):
         gc.remove(model.files)
         print(f"removed the model {model.folder}: [run] keep_models = {keep}", file=sys.stderr)
 
@@ -278,7 +285,7 @@ def gc_command(options: argparse.Namespace) -> int:
             else:
                 print(f"{len(paths)} files, {size:,} bytes, are needed no more; they are removed "
                       "by: make gc REMOVE=yes (gc --remove)")
-            kept = [model for model in found if model not in named and model.folder != used]
+            kept = [model for model in found if model not in named and model.folder not in used]
             if kept:
                 print("models that this corpus and these settings do not use, kept until they are "
                       "named: MODELS=NAME or MODELS=all (--models)")
@@ -298,6 +305,20 @@ def _model_line(model: Model) -> str:
 def _must_exist(work: Path) -> None:
     if not work.is_dir():
         raise UserError(f"there is no working folder {work}; run first")
+
+
+def history_command(options: argparse.Namespace) -> int:
+    """``history``: a row for each run that made something new, the newest last."""
+    from model.current import link_of, linked_models
+    from pipeline import history
+
+    work = Path(environment.work_folder())
+    _must_exist(work)
+    found = history.runs(work)
+    print(history.table(found) if found else f"there was no whole run in {work} yet")
+    for profile, model in linked_models(work).items():
+        print(f"{link_of(work, profile)} names {model.parent.name}")
+    return 0
 
 
 def status_command(options: argparse.Namespace) -> int:
@@ -496,6 +517,7 @@ def _table(metrics: dict) -> str:
         weight = mixture["network_weight"]
         lines.append(f"mixture: {weight:.2f} of the network and {1 - weight:.2f} of the {ngrams} "
                      "model (Kneser-Ney)")
+    lines += _confidence(metrics)
     train = metrics["train"]
     lines.append(f"trained on {train['tokens']:,} tokens in {train['updates']:,} updates, "
                  f"{train['seconds'] / 60:.1f} minutes, {train['tokens_per_second']:,.0f} tokens/s"
@@ -517,6 +539,33 @@ def _device(train: dict) -> str:
     memory = train["peak_device_memory"]
     return f" on {train['device']}, products in {train['precision']}" + (
         f", at most {memory / 1e9:.2f} GB of its memory" if memory else "")
+
+
+def _confidence(metrics: dict) -> list[str]:
+    """How sure the test perplexity is, and its differences to others on the same text."""
+    found = metrics["confidence"]
+    lines = []
+    if found["interval"]:
+        without = " without <unk>" if found["figure"] == "perplexity_without_unk" else ""
+        low, high = found["interval"]
+        lines.append(f"{found['level']:.0%} confidence interval of the test perplexity{without}: "
+                     f"{low:,.2f} to {high:,.2f}")
+    if metrics["mixture"] and found["baseline"]:
+        lines.append(f"its difference to the {metrics['mixture']['order']}-gram model's: "
+                     f"{_difference(found['baseline'])}")
+    if found["last_run"]:
+        lines.append(f"its difference to the last run's on this text, of model "
+                     f"{found['last_run']['model'][:8]}: {_difference(found['last_run'])}")
+    return lines
+
+
+def _difference(found: dict) -> str:
+    """A difference of perplexities, with its interval."""
+    text = _figure("{:+,.2f}", found["difference"])
+    if found["interval"]:
+        low, high = found["interval"]
+        text += f" ({low:+,.2f} to {high:+,.2f})"
+    return text
 
 
 def _figure(form: str, value: float | None) -> str:

@@ -20,7 +20,7 @@ import platform
 import re
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -313,11 +313,11 @@ def receipts(work: Path, stage: str = "*", name: str = "*") -> Iterator[dict]:
             yield receipt
 
 
-def remove_others(work: Path, stage: str, path: Path | None) -> None:
-    """Remove all artifacts of a stage, and their receipts, but the one that lies at a path."""
+def remove_others(work: Path, stage: str, kept: Container[Path]) -> None:
+    """Remove all artifacts of a stage, and their receipts, but those that lie at some paths."""
     for receipt in list(receipts(work, stage)):
         artifact = Artifact.of_receipt(work, receipt)
-        if artifact is not None and artifact.path != path:
+        if artifact is not None and artifact.path not in kept:
             artifact.path.unlink(missing_ok=True)
             artifact.receipt_path.unlink(missing_ok=True)
 

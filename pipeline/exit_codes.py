@@ -26,6 +26,9 @@ class ExitCode(IntEnum):
         1, "the command could not begin: a folder that cannot be written, a paused daemon, another "
         "program on its port, a report without a run", True)
     WRONG_OPTION = 2, "an unknown option, or a value or a profile that there is not", False
+    WORSE = (
+        3, "the run is complete, but its model is worse than the current one, on the same "
+        "validation text, by more than [run] tolerance: models/current stays as it was", False)
     ALREADY_RUNNING = 10, "a task was not given to this worker, because another one was at it", True
     MISSING_DATA = 20, "Luigi's code for data that another program has to bring; not used", True
     NOT_RUN = 25, "the scheduler gave a task to no worker, or to another one", True

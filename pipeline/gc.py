@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from model.current import linked_models, ngrams_of
 from model.system.errors import UserError
 from pipeline.artifacts import Artifact, by_age, fingerprint, receipts
 from pipeline.corpus.parts import part_digest
@@ -19,7 +20,8 @@ from pipeline.stage import ArtifactStage, Stage, all_needs
 from pipeline.tasks import SplitCorpus, TrainModel
 
 _OF_A_MODEL = ("model.h5", "best.h5", "last.h5", "best.damaged", "last.damaged", "log.jsonl",
-               "job.json", "training.json", "evaluate.json", ".lock")
+               "job.json", "training.json", "evaluate.json", "sums.h5", "metrics.json",
+               ".lock")
 
 
 @dataclass(frozen=True)
@@ -71,10 +73,14 @@ def unneeded_files(work: Path, root: Stage) -> list[Path]:
         if isinstance(stage, SplitCorpus):
             needed.add(stage.rejected_lines_file(stage.artifact()))
             needed |= {*stage.manifest().files(stage.parts_folder)}
+    current = [ngrams_of(model, work) for model in linked_models(work).values()]
+    needed |= {ngrams[0] for ngrams in current if ngrams}
     files = []
     for receipt in sorted(receipts(work), key=by_age):
         artifact = Artifact.of_receipt(work, receipt)
         if artifact is None or artifact.stage == "models" or artifact.receipt_path in needed:
+            continue
+        if artifact.stage == "baseline" and artifact.path in needed:
             continue
         made = [artifact.path]
         if artifact.stage == "corpus":
@@ -110,36 +116,41 @@ def _stopped_trainings(work: Path, known: set[Path]) -> Iterator[Model]:
                 yield Model(folder, ingredients["network"])
 
 
-def in_use(root: Stage) -> Path:
-    """The folder of the model that belongs to the present corpus and settings."""
+def in_use(root: Stage) -> set[Path]:
+    """The folders of the present corpus' and settings' model, and of all that are current."""
     model, = (stage for stage in all_needs(root) if isinstance(stage, TrainModel))
-    return model.artifact().path.parent
+    return {model.artifact().path.parent, *current_folders(model.folder)}
 
 
-def named_models(found: list[Model], names: list[str], used: Path) -> list[Model]:
-    """The models that a user has named by their folders; ``all`` for all but the one in use.
+def current_folders(work: Path) -> set[Path]:
+    """The folders of the models that a profile's link names."""
+    return {model.parent for model in linked_models(work).values()}
+
+
+def named_models(found: list[Model], names: list[str], used: set[Path]) -> list[Model]:
+    """The models that a user has named by their folders; ``all`` for all but those in use.
 
     Raises
     ------
     UserError
-        When there is no such model, or it is the one in use.
+        When there is no such model, or it is in use.
     """
-    others = {model.folder.name: model for model in found if model.folder != used}
+    others = {model.folder.name: model for model in found if model.folder not in used}
     if "all" in names:
         return list(others.values())
     for name in names:
-        if name == used.name:
+        if name in {folder.name for folder in used}:
             raise UserError(f"the model {name} is in use: it belongs to this corpus and these "
-                            "settings")
+                            "settings, or models/current, of any profile, names it")
         if name not in others:
             raise UserError(f"there is no model {name}; gc without names lists them")
     return [others[name] for name in dict.fromkeys(names)]
 
 
-def surplus_models(found: list[Model], keep: int, used: Path) -> list[Model]:
+def surplus_models(found: list[Model], keep: int, used: set[Path]) -> list[Model]:
     """The oldest finished models where there are more than are to be kept.
 
-    Never the one in use, nor the newest, nor one that these were started from.
+    Never one in use, nor the newest, nor one that these were started from.
 
     Parameters
     ----------
@@ -147,11 +158,11 @@ def surplus_models(found: list[Model], keep: int, used: Path) -> list[Model]:
         From `models`.
     keep : int
         How many to keep; 0 for all.
-    used : path
+    used : set of path
         From `in_use`.
     """
     finished = [model for model in found if model.receipt]
-    kept = [model for model in finished if model.folder == used or model is finished[-1]]
+    kept = [model for model in finished if model.folder in used or model is finished[-1]]
     kept += [model for model in finished if any(_is_parent(model, child) for child in kept)]
     others = [model for model in finished if model not in kept]
     return others[:max(0, len(finished) - keep)] if keep else []

@@ -15,7 +15,8 @@ from pipeline.report.page import read_log
 
 def write_metrics(path: Path, details: dict, *, work: Path, model: Path,
                   ngrams: Path | None, figures: dict, vocabulary: Vocabulary, manifest: Manifest,
-                  parts_folder: Path, parts: dict[str, list[str]]) -> None:
+                  parts_folder: Path, parts: dict[str, list[str]], texts: dict[str, str],
+                  last_run: dict | None) -> None:
     """Publish the figures of a run.
 
     Parameters
@@ -38,6 +39,10 @@ def write_metrics(path: Path, details: dict, *, work: Path, model: Path,
         Where the parts' texts lie.
     parts : dict
         The digests of each split's parts.
+    texts : dict
+        For "valid" and "test" what tells apart texts whose perplexities cannot be compared.
+    last_run : dict or None
+        Of the history, the run on the same test text that this one was compared with.
     """
     ancestry = read_checkpoint(model).ancestry
     metrics: dict = {
@@ -49,7 +54,10 @@ def write_metrics(path: Path, details: dict, *, work: Path, model: Path,
             "count": count, "share": count / manifest.sentences(split)}
     metrics |= {
         "headline": headline(vocabulary),
+        "texts": texts,
+        "confidence": _confidence(details["confidence"], last_run),
         "baselines": details["baselines"],
+        "breakdowns": details["breakdowns"],
         "mixture": {**details["mixture"], "model": str(ngrams.relative_to(work))}
         if ngrams else None,
         "vocabulary": {"size": len(vocabulary),
@@ -62,6 +70,13 @@ def write_metrics(path: Path, details: dict, *, work: Path, model: Path,
     }
     with publish(path) as temporary:
         temporary.write_text(to_json(metrics, indent=1))
+
+
+def _confidence(found: dict, last_run: dict | None) -> dict:
+    """The intervals, with the name of the model of the last run where there is one."""
+    if last_run is None or not found["last_run"]:
+        return found
+    return {**found, "last_run": {"model": last_run["model"], **found["last_run"]}}
 
 
 def training_figures(log: Path) -> dict:

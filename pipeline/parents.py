@@ -111,7 +111,7 @@ class Training:
 
 
 def wanted_training(work: Path, ingredients: dict, settings: dict, splits: Splits,
-                    warm_start: str) -> Training:
+                    warm_start: str, current: Path | None) -> Training:
     """The training of a text and settings.
 
     Parameters
@@ -125,6 +125,8 @@ def wanted_training(work: Path, ingredients: dict, settings: dict, splits: Split
     splits : Splits
     warm_start : str
         "true", "false", or the file of a parent.
+    current : path or None
+        The current model, which is asked first where a parent is to be chosen, then the newest.
 
     Returns
     -------
@@ -162,7 +164,7 @@ def wanted_training(work: Path, ingredients: dict, settings: dict, splits: Split
         return _new(work, ingredients, parent, named)
     if warm_start == "false":
         return _new(work, ingredients, None, None)
-    return _with_chosen_parent(work, ingredients, settings, splits)
+    return _with_chosen_parent(work, ingredients, settings, splits, current)
 
 
 def _new(work: Path, ingredients: dict, started_from: str | None, previous: Path | None,
@@ -211,14 +213,13 @@ def _may_still_be(training: Training, splits: Splits) -> bool:
     return False
 
 
-def _with_chosen_parent(work: Path, ingredients: dict, settings: dict,
-                        splits: Splits) -> Training:
-    """A new training with the newest parent that may be one, or from the start."""
+def _with_chosen_parent(work: Path, ingredients: dict, settings: dict, splits: Splits,
+                        current: Path | None) -> Training:
+    """A new training with the first parent that may be one, or from the start."""
     reason = None
-    for receipt in _newest_first(work):
-        artifact = Artifact.of_receipt(work, receipt)
-        if artifact is None:
-            continue
+    found = [(artifact, receipt) for receipt in _newest_first(work)
+             if (artifact := Artifact.of_receipt(work, receipt))]
+    for artifact, receipt in sorted(found, key=lambda each: each[0].path != current):
         refused = _refusal(artifact, receipt["notes"].get("settings"), settings, splits)
         if refused is None:
             return _new(work, ingredients, receipt["sha256"], artifact.path)

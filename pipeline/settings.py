@@ -101,6 +101,7 @@ class Setting(NamedTuple):
 
 # By section and name.
 SETTINGS: dict[str, dict[str, Setting]] = {}
+_CLASSES: dict[str, type[luigi.Config]] = {}
 
 
 class _Parameter(luigi.Parameter[Any]):
@@ -140,7 +141,9 @@ def _section(section: str, /, **settings: Setting) -> type[luigi.Config]:
     parameters = {name: _Parameter(section, name, setting) for name, setting in settings.items()}
     # The class of Luigi's classes registers it.
     register: Any = type(luigi.Config)
-    return register(section, (luigi.Config,), {"__module__": __name__, **parameters})
+    _CLASSES[section] = register(
+        section, (luigi.Config,), {"__module__": __name__, **parameters})
+    return _CLASSES[section]
 
 
 def _of_model(config: type, /, **settings: tuple[Any, str]) -> dict[str, Setting]:
@@ -150,6 +153,7 @@ def _of_model(config: type, /, **settings: tuple[Any, str]) -> dict[str, Setting
 
 
 _PROFILES = Path(__file__).parent / "profiles"
+_profile: str | None = None  # that is in force
 
 
 def profiles() -> list[str]:
@@ -176,6 +180,11 @@ run = _section(
         0, "So many models a run that has succeeded leaves in the working folder, the newest; 0 "
         "for all. The one in use stays, and those that it and the newest were started from.",
         Rule(int, at_least=0)),
+    tolerance=Setting(
+        2.0, "Per cent by which a new model's validation perplexity may be above the current "
+        "model's, on the same text, and the new one still takes its place; else models/current "
+        "stays, and the run ends with exit code 3. A newer text is worth a small loss.",
+        Rule(float, at_least=0)),
 )
 download = _section(
     "download",
@@ -345,6 +354,24 @@ def training_values() -> dict:
             if name not in _OF_THE_JOB}
 
 
+def profile_in_force() -> str | None:
+    """The profile that was chosen; None for the default one."""
+    return _profile
+
+
+def differing() -> dict[str, object]:
+    """The settings in force that are not as the profile has them, as ``network.num_units``."""
+    usual = {(section, name): setting.default for section, settings in SETTINGS.items()
+             for name, setting in settings.items()}
+    if _profile:
+        for line in _lines(_PROFILES / f"{_profile}.cfg", []):
+            if line.name in SETTINGS.get(line.section, {}):
+                rule = SETTINGS[line.section][line.name].rule
+                usual[line.section, line.name] = rule.parse(_value(line))
+    return {f"{section}.{name}": value for section, each in _CLASSES.items()
+            for name, value in values(each).items() if value != usual[section, name]}
+
+
 def load(profile: str | None = None) -> None:
     """Put in force what the files say, or refuse them.
 
@@ -365,6 +392,8 @@ def load(profile: str | None = None) -> None:
     lines = _read(profile, faults)
     if faults:
         raise WrongSettings(faults)
+    global _profile
+    _profile = profile
     _put_in_force(lines)
 
 

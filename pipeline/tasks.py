@@ -9,11 +9,13 @@ from __future__ import annotations
 import functools
 import json
 import logging
+import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import luigi
 
+from model.current import figures_file, link_to, linked_model, linked_models, ngrams_of
 from model.data.vocabulary import SPECIALS, Vocabulary, read_vocabulary, write_vocabulary
 from model.lineage import HELD_OUT
 from model.system.errors import BadInput, DamagedFile
@@ -21,6 +23,7 @@ from model.system.files import publish
 from pipeline import (
     disk_space,
     failures,  # noqa: F401  it is told of each failure
+    history,
     settings,
 )
 from pipeline.artifacts import (
@@ -31,6 +34,7 @@ from pipeline.artifacts import (
     fingerprint,
     remove_others,
 )
+from pipeline.choice import Choice, choose
 from pipeline.corpus.download import fetch_sentences
 from pipeline.corpus.files import Corpus, find_corpus
 from pipeline.corpus.king_james import extract_kjv
@@ -58,7 +62,7 @@ logger = logging.getLogger("pipeline")
 
 # To be raised when the code of a stage makes other bytes from the same ingredients.
 _FORMATS = {"download": 1, "corpus": 3, "tokens": 4, "vocabulary": 2, "shards": 3, "baseline": 1,
-            "model": 4, "evaluation": 6, "report": 7}
+            "model": 4, "evaluation": 8, "report": 9}
 
 
 class ExtractKingJames(Stage):
@@ -425,7 +429,8 @@ class TrainModel(ArtifactStage):
             "network": settings.values(settings.network),
             "training": settings.training_values(),
         }), json.dumps(self.settings()), self.clone(SplitCorpus).splits(),
-            settings.values(settings.training)["warm_start"])
+            settings.values(settings.training)["warm_start"],
+            linked_model(self.folder, settings.profile_in_force()))
 
     def settings(self) -> dict:
         """What a model and a parent that is chosen for it have in common: all but the corpus."""
@@ -488,10 +493,10 @@ class TrainModel(ArtifactStage):
 
 @functools.lru_cache(maxsize=4)
 def _wanted_training(work: Path, ingredients: str, settings_text: str, splits: Splits,
-                     warm_start: str) -> Training:
+                     warm_start: str, current: Path | None) -> Training:
     """Decided once in a process: what it looks at does not change while a run lasts."""
     return wanted_training(work, json.loads(ingredients), json.loads(settings_text), splits,
-                           warm_start)
+                           warm_start, current)
 
 
 class EvaluatePerplexity(ArtifactStage):
@@ -530,6 +535,16 @@ class EvaluatePerplexity(ArtifactStage):
         manifest = self.clone(SplitCorpus).manifest()
         return {split: sorted(part.digest for part in manifest.parts(split)) for split in SPLITS}
 
+    def texts(self) -> dict[str, str]:
+        """For "valid" and "test" what tells apart texts whose perplexities cannot be compared.
+
+        The sentences, and the settings that say which of their words are known.
+        """
+        words = {"tokens": settings.values(settings.tokens),
+                 "vocabulary": self.clone(BuildVocabulary).settings()}
+        parts = self.corpus_parts()
+        return {split: fingerprint({"parts": parts[split], **words}) for split in HELD_OUT}
+
     def fault(self) -> str | None:
         fault = super().fault()
         if fault is not None:
@@ -547,12 +562,17 @@ class EvaluatePerplexity(ArtifactStage):
         trained = model.artifact().path
         baseline = self.baseline()
         ngrams = baseline.artifact().path if baseline else None
+        texts = self.texts()
+        last = history.last_on(history.runs(self.folder), texts["test"], artifact.fingerprint)
         job = {
             "model": str(trained),
             "ngrams": str(ngrams) if ngrams else None,
             "sets": {split: shards.shard_files(split) for split in ("valid", "test")},
             "train_shards": shards.shard_files("train"),
             "output": str(self.details),
+            "sums": str(trained.with_name("sums.h5")),
+            "last_sums": str(self.folder / "models" / last["model"] / "sums.h5") if last else None,
+            "text": texts["test"],
             "device": settings.values(settings.run)["device"],
         }
         run_model_command("evaluate", job, trained.parent / "evaluate.json", self.say)
@@ -562,17 +582,56 @@ class EvaluatePerplexity(ArtifactStage):
             artifact.path, json.loads(self.details.read_text()), work=self.folder, model=trained,
             ngrams=ngrams, figures=model.figures(),
             vocabulary=self.clone(BuildVocabulary).vocabulary(), manifest=corpus.manifest(),
-            parts_folder=corpus.parts_folder, parts=self.corpus_parts())
-        # They are large, and soon made again; the metrics before these named one of them.
-        remove_others(self.folder, "baseline", ngrams)
+            parts_folder=corpus.parts_folder, parts=self.corpus_parts(), texts=texts, last_run=last)
+        # The next run may write metrics of another model, and compares with this one.
+        with publish(figures_file(trained)) as temporary:
+            shutil.copyfile(artifact.path, temporary)
         return {"details": digest_file(self.details)}
+
+
+class ConcludeRun(Stage):
+    """The end of a run: which model is current, and a line in history.jsonl."""
+
+    working_folder = ArtifactStage.working_folder
+
+    def needs(self) -> list[Stage]:
+        return [self.clone(EvaluatePerplexity)]
+
+    def choice(self) -> Choice:
+        """Whether the run's model is to be the current one."""
+        return choose(self.clone(TrainModel).artifact().path, Path(self.working_folder),
+                      settings.profile_in_force(), settings.values(settings.run)["tolerance"])
+
+    def fault(self) -> str | None:
+        if not (found := history.runs(Path(self.working_folder))):
+            return "it is the first run"
+        if found[-1]["run"] != self.clone(EvaluatePerplexity).artifact().fingerprint:
+            return "the last line of the history is of another run"
+        return "the model is to be the current one" if self.choice().moves else None
+
+    def mend(self) -> None:
+        work, profile = Path(self.working_folder), settings.profile_in_force()
+        evaluation, model = self.clone(EvaluatePerplexity), self.clone(TrainModel).artifact().path
+        choice = self.choice()
+        if choice.moves:
+            link_to(model, work, profile)
+            logger.info("%s: %s", self.task_family, choice.reason)
+        # They are large, and soon made again.
+        needed = [ngrams_of(each, work) for each in (model, *linked_models(work).values())]
+        remove_others(work, "baseline", [ngrams[0] for ngrams in needed if ngrams])
+        artifact, found = evaluation.artifact(), history.runs(work)
+        if not found or found[-1]["run"] != artifact.fingerprint:
+            history.append(work, history.describe(
+                json.loads(artifact.path.read_text()), run=artifact.fingerprint, profile=profile,
+                corpus=fingerprint(evaluation.corpus_parts()), settings=settings.differing()))
+        self.say(choice.reason, 1.0)
 
 
 class WriteReport(ArtifactStage):
     """The last task: the report, as report/index.html with its plots beside it."""
 
     def needs(self) -> list[Stage]:
-        return [self.clone(EvaluatePerplexity)]
+        return [self.clone(EvaluatePerplexity), self.clone(ConcludeRun)]
 
     def artifact(self) -> Artifact:
         made_from = (SplitCorpus, BuildVocabulary, EvaluatePerplexity)
@@ -603,7 +662,7 @@ class WriteReport(ArtifactStage):
                          for split in SPLITS},
             log=model.training().artifact.path.with_name("log.jsonl"),
             metrics=json.loads(evaluation.artifact().path.read_text()),
-            evaluation=details,
+            evaluation=details, runs=history.runs(self.folder),
             receipts=[receipt for each in made if (receipt := each.receipt())],
             rejected_lines=corpus.rejected_lines_file(corpus.artifact()),
         )

@@ -7,7 +7,6 @@ training's log while it grows.
 from __future__ import annotations
 
 import json
-import math
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -17,16 +16,18 @@ import jinja2
 import numpy as np
 from markupsafe import Markup
 
-from model.data.vocabulary import END, SPECIALS, UNKNOWN, Vocabulary
+from model.data.vocabulary import SPECIALS, Vocabulary
 from model.system.files import publish
 from pipeline.artifacts import is_digest
+from pipeline.history import rows
 from pipeline.report.plots import Plots
 
 _WORDS_LISTED = 20
 _SURPRISING_LISTED = 10
 _REJECTED_LISTED = 20
 _INGREDIENTS_LISTED = 8
-_GROUPS_OF_LENGTHS = 10
+_RUNS_LISTED = 10
+_RUNS_DRAWN = 100
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,8 @@ class Sources:
         The training's log; need not exist any more.
     metrics, evaluation : dict
         Of the evaluation: the figures, and the details.
+    runs : list of dict
+        The history, this run the last; see `pipeline.history`.
     receipts : list of dict
         Those of all artifacts of the run, in the order of the run.
     rejected_lines : path
@@ -59,6 +62,7 @@ class Sources:
     log: Path
     metrics: dict
     evaluation: dict
+    runs: list[dict]
     receipts: list[dict]
     rejected_lines: Path
 
@@ -80,19 +84,19 @@ def write_report(sources: Sources, path: Path, *,
     plots = Plots(path.parent / "plots")
     updates, validations = read_log(sources.log)
     test = sources.evaluation["sets"]["test"]
-    by_length = _perplexity_by_length(test["by_steps"])
-    by_word = _perplexity_by_word(sources.vocabulary, test)
+    breakdowns = sources.metrics["breakdowns"]
     to_draw: dict[str, Callable[[], dict[str, str]]] = {
         "sentence lengths": lambda: plots.sentence_lengths(
             {steps - 1: count for steps, count in sources.step_counts["train"].items()}),
         "coverage": lambda: plots.coverage(*_coverage(sources)),
         "learning curves": lambda: plots.learning(updates, validations) if updates else {},
         "perplexity by length": lambda: plots.bars(
-            "by_length", "words in the sentence",
-            [(row["label"], row["perplexity"]) for row in by_length]),
+            "by_length", "words in the sentence", breakdowns["by_length"]),
+        "perplexity by position": lambda: plots.bars(
+            "by_position", "position in the sentence", breakdowns["by_position"]),
         "perplexity by word": lambda: plots.bars(
-            "by_word", "rank of the word",
-            [(row["label"], row["perplexity"]) for row in by_word], logarithmic=True),
+            "by_word", "rank of the word", breakdowns["by_frequency"], logarithmic=True),
+        "the runs so far": lambda: plots.runs(sources.runs[-_RUNS_DRAWN:]),
     }
     drawn: dict[str, str] = {}
     for number, (name, draw) in enumerate(to_draw.items()):
@@ -107,8 +111,9 @@ def write_report(sources: Sources, path: Path, *,
             frequent=frequent, outside=outside, types=len(sources.types_counts[0]),
             plots={name: Markup(svg) for name, svg in drawn.items()},
             validations=validations, log=sources.log,
-            by_length=by_length, by_word=by_word, samples=sources.evaluation["samples"],
+            breakdowns=breakdowns, samples=sources.evaluation["samples"],
             surprising=test["most_surprising"][:_SURPRISING_LISTED],
+            runs=rows(sources.runs[-_RUNS_LISTED:])[::-1], all_runs=len(sources.runs),
             provenance=provenance(sources.receipts),
             rejected_lines=_rejected_lines(sources.rejected_lines,
                                            sources.manifest["counts"]["set_aside"]),
@@ -271,48 +276,6 @@ def _frequent_words(sources: Sources) -> tuple[list[dict], list[dict]]:
     return inside, outside
 
 
-def _perplexity_by_length(by_steps: dict[str, dict]) -> list[dict]:
-    """Perplexity of sentences by their number of words, in groups of about as many tokens."""
-    enough = sum(totals["tokens"] for totals in by_steps.values()) / _GROUPS_OF_LENGTHS
-    rows: list[dict] = []
-    lengths: list[int] = []
-    sentences, tokens, log_probability = 0, 0, 0.0
-    ordered = sorted((int(steps) - 1, totals) for steps, totals in by_steps.items())
-    for place, (words, totals) in enumerate(ordered):
-        lengths.append(words)
-        sentences += totals["sentences"]
-        tokens += totals["tokens"]
-        log_probability += totals["log_probability"]
-        if tokens >= enough or place == len(ordered) - 1:
-            label = f"{lengths[0]}" if len(lengths) == 1 else f"{lengths[0]} to {words}"
-            rows.append({"label": label, "sentences": sentences, "tokens": tokens,
-                         "perplexity": math.exp(-log_probability / tokens)})
-            lengths, sentences, tokens, log_probability = [], 0, 0, 0.0
-    return rows
-
-
-def _perplexity_by_word(vocabulary: Vocabulary, figures: dict) -> list[dict]:
-    """Perplexity of the words to predict, by their rank among those of the vocabulary."""
-    tokens = np.array(figures["tokens_by_word"])
-    log_probability = np.array(figures["log_probability_by_word"])
-    ordinary = [n for n, word in enumerate(vocabulary.words) if word not in SPECIALS]
-    groups = []
-    first = 0
-    while first < len(ordinary):
-        last = min(10 * first or 10, len(ordinary))
-        groups.append((f"{first + 1:,} to {last:,}", ordinary[first:last]))
-        first = last
-    places = {word: n for n, word in enumerate(vocabulary.words)}
-    groups += [(f"{UNKNOWN}", [places[UNKNOWN]]), (f"{END}", [places[END]])]
-    rows = []
-    for label, indices in groups:
-        count = tokens[indices].sum()
-        if count:
-            rows.append({"label": label, "tokens": int(count), "share": count / tokens.sum(),
-                         "perplexity": math.exp(-log_probability[indices].sum() / count)})
-    return rows
-
-
 def _rejected_lines(path: Path, count: int) -> list[dict]:
     """The first of the lines that could not be used."""
     if not count or not path.exists():
@@ -334,7 +297,7 @@ def _render(path: Path, template: str, **values: object) -> None:
     environment.filters |= {
         "number": lambda value: f"{value:,}",
         "decimal": lambda value: "n/a" if value is None else f"{value:,.2f}",
-        "percent": _percent,
+        "percent": _percent, "signed": _signed, "interval": _interval,
         "duration": _duration, "size": _size,
         "moment": lambda value: time.strftime("%Y-%m-%d %H:%M", time.localtime(value)),
     }
@@ -351,6 +314,14 @@ def _duration(seconds: float) -> str:
     if seconds < 7200:
         return f"{seconds / 60:.1f} min"
     return f"{seconds / 3600:.1f} h"
+
+
+def _signed(value: float | None) -> str:
+    return "n/a" if value is None else f"{value:+,.2f}".replace("-", "\N{MINUS SIGN}")
+
+
+def _interval(bounds: tuple[float, float], signed: bool = False) -> str:
+    return " to ".join(_signed(bound) if signed else f"{bound:,.2f}" for bound in bounds)
 
 
 def _percent(share: float) -> str:

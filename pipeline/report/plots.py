@@ -6,6 +6,7 @@ matplotlib is imported when a plot is made, not before: most of the job does wit
 from __future__ import annotations
 
 import io
+import itertools
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -172,40 +173,91 @@ class Plots:
                 axes.legend()
         return plots
 
-    def bars(self, name: str, ylabel: str, rows: Sequence[tuple[str, float]], *,
+    def bars(self, name: str, ylabel: str, rows: Sequence[dict], *,
              logarithmic: bool = False) -> dict[str, str]:
-        """A perplexity for each of some groups, from top to bottom.
+        """The perplexities of one model or two for each of some groups, from top to bottom.
 
         Parameters
         ----------
         name : str
             Of the plot.
         ylabel : str
-        rows : sequence of (label, perplexity)
+        rows : sequence of dict
+            From `model.breakdowns`.
         logarithmic : bool
             Of the axis of perplexities.
         """
         plots: dict[str, str] = {}
-        labels, values = zip(*rows)
+        models = list(rows[0]["perplexity"])
+        height = 0.7 / len(models)
+        # What is not finite is null in the metrics.
+        largest = max((value for row in rows for value in row["perplexity"].values() if value),
+                      default=1.0)
         xlabel = "perplexity (logarithmic)" if logarithmic else "perplexity"
         with self._axes(name, xlabel, ylabel, plots) as axes:
             places = np.arange(len(rows))
-            axes.barh(places, values, color=_FIRST, height=0.7)
-            for place, value in zip(places, values):
-                axes.annotate(f"{value:,.1f}" if value < 1000 else f"{value:,.0f}", (value, place),
-                              (4, 0), textcoords="offset points", va="center", fontsize=9)
-            axes.set_yticks(places, labels)
+            for number, (model, color) in enumerate(zip(models, (_FIRST, _SECOND))):
+                at = places + (number - (len(models) - 1) / 2) * height
+                values = [row["perplexity"][model] or 0 for row in rows]
+                axes.barh(at, values, color=color, height=height,
+                          label=model if model == "network" else "n-grams")
+                for place, value in zip(at, values):
+                    axes.annotate(f"{value:,.1f}" if value < 1000 else f"{value:,.0f}",
+                                  (value, place), (4, 0), textcoords="offset points",
+                                  va="center", fontsize=9 if len(models) == 1 else 7)
+            if len(models) > 1:
+                # Not among the bars, which leave no corner free.
+                axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2)
+            axes.set_yticks(places, [row["group"] for row in rows])
             axes.tick_params(axis="y", length=0)
             axes.invert_yaxis()
             axes.grid(False, axis="y")
             # Room at the right for the numbers.
             if logarithmic:
                 axes.set_xscale("log")
-                axes.set_xlim(1, max(max(values), 1.1) ** 1.25)  # 1: perplexity of certainty
+                axes.set_xlim(1, max(largest, 1.1) ** 1.25)  # 1: perplexity of certainty
             else:
-                axes.set_xlim(0, 1.2 * max(values))
+                axes.set_xlim(0, 1.2 * largest)
             _thousands(axes.xaxis)
         return plots
+
+    def runs(self, found: Sequence[dict]) -> dict[str, str]:
+        """Perplexity over the runs; a line joins those whose perplexities can be compared.
+
+        Parameters
+        ----------
+        found : sequence of dict
+            From `pipeline.history`, not empty, the oldest first.
+        """
+        from matplotlib.ticker import MaxNLocator
+
+        plots: dict[str, str] = {}
+        with self._axes("runs", "run", "perplexity", plots) as axes:
+            for split, label, color in (("test", "test, with its 95% interval", _FIRST),
+                                        ("valid", "validation", _SECOND)):
+                named = label
+                for of_text in joined(found, split):
+                    places, values = zip(*((place, run[split][run["headline"]])
+                                           for place, run in of_text))
+                    axes.plot(places, values, "o-", color=color, label=named, markersize=4)
+                    named = "_"  # once in the legend
+                    if split == "test":
+                        intervals = [(place, *run["interval"]) for place, run in of_text
+                                     if run["interval"]]
+                        if intervals:
+                            axes.vlines(*zip(*intervals), color=color, alpha=0.5)
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+            axes.legend()
+        return plots
+
+
+def joined(found: Sequence[dict], split: str) -> Iterator[list[tuple[int, dict]]]:
+    """Runs with their numbers from 1, those together that follow each other on the same text."""
+    numbered = [(place, run) for place, run in enumerate(found, 1)
+                if run[split].get(run["headline"]) is not None]
+    for _, group in itertools.groupby(
+            numbered, key=lambda each: (each[1]["texts"][split], each[1]["headline"])):
+        yield list(group)
 
 
 def _averages(updates: Sequence[dict], points: int = 200) -> tuple[np.ndarray, ...]:

@@ -16,6 +16,7 @@ import pytest
 from model import scoring
 from model.__main__ import _write_json, main
 from model.checkpoint import Checkpoint, write_checkpoint
+from model.current import link_to
 from model.data.shards import ShardReader, write_shard
 from model.data.vocabulary import Vocabulary
 from model.evaluation import evaluate
@@ -389,18 +390,21 @@ def test_anything_but_a_checkpoint_is_refused(capsys, made, tmp_path, command):
         assert error.startswith("error: ") and message in error
 
 
-def test_the_default_is_the_model_of_the_newest_complete_run(capsys, made, monkeypatch, tmp_path):
+def test_the_default_is_the_current_model(capsys, made, monkeypatch, tmp_path):
     monkeypatch.setenv("PIPELINE_WORK", str(made["work"]))
-    metrics = made["work"] / "report" / "metrics.json"
-    metrics.parent.mkdir()
-    metrics.write_text('{"train": {"model": "models/f00d/model.h5"}}')
-    # Another night's, newer, and not that of the newest complete run.
+    link_to(Path(made["model"]), made["work"])
+    # Another night's, newer, and not current.
     (made["work"] / "models" / "bad").mkdir()
     (made["work"] / "models" / "bad" / "model.h5").write_bytes(b"")
     for command in (["score", made["text"]], ["sample", "--count", "0"], ["info"]):
         code, _, error = call(capsys, *command)
         assert (code, error) == (0, f"model: {made['model']}\n")
-    metrics.write_text('{"train": {"model": "models/none/model.h5"}}')
+    link_to(made["work"] / "models" / "bad" / "model.h5", made["work"])
+    link_to(Path(made["model"]), made["work"], "night")
+    for command in (["score", made["text"]], ["sample", "--count", "0"], ["info"]):
+        code, _, error = call(capsys, *command, "--profile", "night")
+        assert (code, error) == (0, f"model: {made['model']}\n")
+    (made["work"] / "models" / "bad" / "model.h5").unlink()
     code, _, error = call(capsys, "score", made["text"])
     assert code == 1 and "is gone" in error and "--model" in error
     monkeypatch.setenv("PIPELINE_WORK", str(tmp_path))
@@ -410,14 +414,15 @@ def test_the_default_is_the_model_of_the_newest_complete_run(capsys, made, monke
 
 @pytest.fixture
 def complete(made, tmp_path, monkeypatch):
-    """A working folder with the metrics of a run, its model, and trigrams of the same text."""
+    """A working folder with a current model, its figures, and trigrams of the same text."""
     monkeypatch.setenv("PIPELINE_WORK", str(tmp_path))
     write_kneser_ney([made["shard"]], made["vocabulary"], 3, tmp_path / "baseline" / "trigrams.h5")
-    (tmp_path / "model.h5").write_bytes(Path(made["model"]).read_bytes())
-    metrics = {"train": {"model": "model.h5"},
-               "mixture": {"model": "baseline/trigrams.h5", "network_weight": 0.3}}
-    (tmp_path / "report").mkdir()
-    (tmp_path / "report" / "metrics.json").write_text(json.dumps(metrics))
+    folder = tmp_path / "models" / "f00d"
+    folder.mkdir(parents=True)
+    (folder / "model.h5").write_bytes(Path(made["model"]).read_bytes())
+    (folder / "metrics.json").write_text(json.dumps(
+        {"mixture": {"model": "baseline/trigrams.h5", "network_weight": 0.3}}))
+    link_to(folder / "model.h5", tmp_path)
     return tmp_path
 
 
@@ -446,7 +451,7 @@ def test_a_mixture_adds_the_probabilities_of_both_models(
 def test_a_mixture_of_nothing_is_one_clear_error(capsys, made, complete):
     code, _, error = call(capsys, "score", made["text"], "--mix", "--model", made["model"])
     assert (code, error) == (
-        1, "error: --mix takes the model of the newest complete run: leave --model out\n")
+        1, "error: --mix takes the model of the last good run: leave --model out\n")
     path = complete / "baseline" / "trigrams.h5"
     content = path.read_bytes()
     path.write_bytes(content[:-1])
@@ -455,7 +460,6 @@ def test_a_mixture_of_nothing_is_one_clear_error(capsys, made, complete):
     path.unlink()
     code, _, error = call(capsys, "score", made["text"], "--mix")
     assert code == 1 and f"is gone: {path}" in error and "'make run'" in error
-    (complete / "report" / "metrics.json").write_text(
-        '{"train": {"model": "model.h5"}, "mixture": null}')
+    (complete / "models" / "f00d" / "metrics.json").write_text('{"mixture": null}')
     code, _, error = call(capsys, "score", made["text"], "--mix")
-    assert code == 1 and "has no n-gram model" in error and "[baseline] order" in error
+    assert code == 1 and "had no n-gram model" in error and "[baseline] order" in error

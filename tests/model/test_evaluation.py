@@ -78,11 +78,26 @@ def test_every_figure_equals_that_of_counting_word_by_word(corpus, monkeypatch, 
         assert totals.log_probability == pytest.approx(
             sum(sum(scores) for words, scores in every if len(words) == steps), rel=1e-6)
 
+    # By sentence, whose order is that of the batches.
+    of_text = Counter()
+    for words, scores in every:
+        of_known = [score for word, score in zip(words, scores) if word != "<unk>"]
+        of_text[" ".join(words), len(words), round(sum(scores), 4), round(sum(of_known), 4),
+                len(of_known)] += 1
+    places = [" ".join(vocabulary.words[n] for n in row)
+              for _, targets in batches(readers["test"]) for row in targets]
+    sums, known_sums = result.sums("perplexity"), result.sums("perplexity_without_unk")
+    assert of_text == Counter(
+        (text, tokens, round(total, 4), round(of_known, 4), count)
+        for text, tokens, total, of_known, count in zip(
+            places, sums.tokens, sums.log_probability, known_sums.log_probability,
+            known_sums.tokens))
+
     counts = Counter(word for word, _ in flat)
-    np.testing.assert_array_equal(result.tokens_by_word,
+    np.testing.assert_array_equal(result.by_word.tokens,
                                   [counts[word] for word in vocabulary.words])
     np.testing.assert_allclose(
-        result.log_probability_by_word,
+        result.by_word.log_probability,
         [sum(score for word, score in flat if word == each) for each in vocabulary.words],
         rtol=1e-6)
 
@@ -177,7 +192,7 @@ def compared(corpus, tmp_path):
         scores = {name: [np.concatenate([found.ravel() for found in each]) for each in (
             of_network[name], list(ngrams.score(batches(reader))),
             [targets for _, targets in batches(reader)])] for name, reader in sets.items()}
-        return kneser_ney(ngrams, of_network, sets, vocabulary), scores
+        return kneser_ney(ngrams, of_network, sets, vocabulary)[0], scores
 
     return compare
 

@@ -75,6 +75,15 @@ def test_the_network_is_compared_and_interpolated_with_ngrams(finished):
                          output, re.M)
     weight = mixture["network_weight"]
     assert f"mixture: {weight:.2f} of the network and {1 - weight:.2f} of the 5-gram" in output
+    confidence = metrics["confidence"]
+    low, high = confidence["interval"]
+    assert low < metrics["test"]["perplexity"] < high and confidence["figure"] == "perplexity"
+    assert f"interval of the test perplexity: {low:,.2f} to {high:,.2f}\n" in output
+    difference = confidence["baseline"]["difference"]
+    assert difference == pytest.approx(metrics["test"]["perplexity"] - baseline["test"])
+    low, high = confidence["baseline"]["interval"]
+    assert low < difference < high
+    assert f"5-gram model's: {difference:+,.2f} ({low:+,.2f} to {high:+,.2f})\n" in output
     without = _table({**metrics, "mixture": None})
     assert "gram perplexity" in without and "5-gram" not in without and "mixture" not in without
 
@@ -175,6 +184,12 @@ def test_report_makes_the_report_again_and_nothing_else(finished):
     assert results(job.work) == before
 
 
+def test_a_history_of_no_runs(job):
+    assert job.run("history") == (1, f"error: there is no working folder {job.work}; run first\n")
+    job.work.mkdir()
+    assert job.run("history") == (0, f"there was no whole run in {job.work} yet\n")
+
+
 def test_report_and_gc_want_a_complete_run(job):
     for command in ("report", "gc"):
         code, output = job.run(command)
@@ -185,7 +200,7 @@ def test_report_and_gc_want_a_complete_run(job):
 def test_gc_lists_and_removes_when_told_so(finished, tmp_path):
     original, _ = finished
     job = Job(tmp_path / "job", train=200)
-    shutil.copytree(original.work, job.work)
+    shutil.copytree(original.work, job.work, symlinks=True)
     job.set("network", num_units=5)
     job.run_local()
     before = results(job.work)
@@ -208,17 +223,17 @@ def test_gc_lists_and_removes_when_told_so(finished, tmp_path):
 def test_models_are_kept_up_to_a_number_and_the_log_to_a_size(finished, tmp_path):
     original, _ = finished
     job = Job(tmp_path / "job", train=200)
-    shutil.copytree(original.work, job.work)
+    shutil.copytree(original.work, job.work, symlinks=True)
     log = job.work / "log" / "run.log"
     _, *runs = log.read_text().split("INFO logging disabled in settings")
     assert max(run.count("DEBUG Asking scheduler for work...") for run in runs) == 1
     log.write_text("x" * (11 << 20))
-    first, = job.work.glob("models/*")
+    first, = job.work.glob("models/*/")
     job.set("training", seed=2)
     job.set("run", keep_models=1)
     output = job.run_local()
     assert f"removed the model {first}: [run] keep_models = 1" in output
-    second, = job.work.glob("models/*")
+    second, = job.work.glob("models/*/")
     assert second != first and second.name in str(job.metrics()["train"]["model"])
     assert log.stat().st_size < 1 << 20
     assert log.with_name("run.log.1").stat().st_size == 11 << 20
@@ -382,7 +397,7 @@ def test_through_the_daemon(job, monkeypatch):
         shown = RemoteScheduler(daemon.url(port)).task_list("DONE", "", limit=False).values()
         assert {task["name"] for task in shown} == {
             "SplitCorpus", "TokenizePart", "BuildVocabulary", "EncodePart", "EncodeCorpus",
-            "CountNGrams", "TrainModel", "EvaluatePerplexity", "WriteReport"}
+            "CountNGrams", "TrainModel", "EvaluatePerplexity", "ConcludeRun", "WriteReport"}
         for task in shown:
             assert not re.search("[0-9a-f]{17}", task["display_name"])
             if task["name"] in ("TokenizePart", "EncodePart"):
@@ -462,7 +477,7 @@ def test_an_interrupted_run_says_so(job):
 def test_an_edit_trains_from_the_previous_model_and_says_so(finished, tmp_path):
     original, _ = finished
     job = Job(tmp_path / "job", train=200)
-    shutil.copytree(original.work, job.work)
+    shutil.copytree(original.work, job.work, symlinks=True)
     write(job.train, [*job.lines, "word01 word02 word03"])
     output = job.run_local()
     assert "it starts from the weights of" in output
@@ -471,3 +486,57 @@ def test_an_edit_trains_from_the_previous_model_and_says_so(finished, tmp_path):
     first, second = sorted(receipts, key=lambda receipt: receipt["finished"])
     assert first["ingredients"]["started_from"] is None
     assert second["ingredients"]["started_from"] == first["sha256"]
+    # It is compared with the first on the same sentences, and both stand in the history.
+    last = job.metrics()["confidence"]["last_run"]
+    before, after = original.metrics()["test"]["perplexity"], job.metrics()["test"]["perplexity"]
+    assert last["difference"] == pytest.approx(after - before)
+    assert last["interval"][0] < last["difference"] < last["interval"][1]
+    name = Path(first["path"]).parent.name
+    assert last["model"] == name
+    assert f"on this text, of model {name[:8]}: {last['difference']:+,.2f} (" in output
+    code, table = job.run("history")
+    assert code == 0
+    newest = Path(second["path"]).parent.name
+    assert [line.split()[3] for line in table.splitlines()[1:-1]] == [name[:8], newest[:8]]
+    assert table.splitlines()[-1] == f"{job.work}/models/current names {newest}"
+    assert f"{before:,.2f}" in table and f"{after:,.2f}" in table
+
+
+def test_a_worse_model_is_not_the_current_one_and_the_run_says_so(finished, tmp_path):
+    original, _ = finished
+    job = Job(tmp_path / "job", train=200)
+    shutil.copytree(original.work, job.work, symlinks=True)
+    first = (job.work / "models" / "current").resolve().parent.name
+    job.set("training", rate=1e-9)
+    job.set("run", tolerance=2)
+    for _ in range(2):  # the second run makes nothing, and nothing is better
+        code, output = job.run("run", "--scheduler", "local")
+        assert code == 3, output
+        assert "perplexity  " in output and "The run failed" not in output
+        second = Path(job.metrics()["train"]["model"]).parent.name
+        assert re.search(f"models/current still names {first} and not the new model {second}, "
+                         r"which is worse: validation perplexity .* after .*, \+.* per cent, and "
+                         r"\[run\] tolerance is 2$", output, re.M)
+        assert (job.work / "models" / "current").resolve().parent.name == first != second
+    assert len(job.run("history")[1].splitlines()) == 1 + 2 + 1
+    code, output = job.run("gc", "--models", first)
+    assert code == 1 and f"the model {first} is in use" in output
+    job.set("run", tolerance=1000)
+    assert "ConcludeRun: the model is to be the current one" in job.run_local()
+    assert (job.work / "models" / "current").resolve().parent.name == second
+    assert len(job.run("history")[1].splitlines()) == 1 + 2 + 1
+    assert job.run("why") == (0, "nothing has changed: a run would do nothing\n")
+
+
+def test_each_profile_has_a_current_model_of_its_own(finished, tmp_path):
+    original, _ = finished
+    job = Job(tmp_path / "job", train=200)
+    shutil.copytree(original.work, job.work, symlinks=True)
+    before = os.readlink(job.work / "models" / "current")
+    code, output = job.run("run", "--scheduler", "local", "--profile", "tokenized")
+    assert code == 0, output
+    assert "models/current-tokenized names" in output
+    assert os.readlink(job.work / "models" / "current") == before
+    assert f"models/{os.readlink(job.work / 'models' / 'current-tokenized')}" == job.metrics()[
+        "train"]["model"]
+    assert job.run("history")[1].splitlines()[2].split()[2] == "tokenized"

@@ -1,6 +1,7 @@
 """Killed at any moment and run again, a job ends with the bytes of one that was never killed."""
 
 import contextlib
+import json
 import os
 import random
 import signal
@@ -62,6 +63,7 @@ def test_a_kill_where_the_processes_hand_over(tmp_path, uninterrupted):
                       r"replace .*/model\.h5$", r"replace .*/receipts/models/",
                       r"fsync .*/\.evaluation\.json",
                       r"replace .*/metrics\.json", r"replace .*/receipts/evaluation/",
+                      r"replace .*/models/current$", r"replace .*/history\.jsonl",
                       r"replace .*/report/index\.html", r"replace .*/receipts/report/"):
         code, output = job.run("run", "--scheduler", "local", FAILPOINT=failpoint,
                                PYTHONPATH=f"{REPOSITORY}:{FAILPOINTS}")
@@ -69,6 +71,10 @@ def test_a_kill_where_the_processes_hand_over(tmp_path, uninterrupted):
     job.run_local()
     assert results(job.work) == uninterrupted[0]
     assert not list(job.work.rglob(".*.tmp"))
+    line, = (job.work / "history.jsonl").read_text().splitlines()
+    model = job.metrics()["train"]["model"]
+    assert json.loads(line)["model"] == Path(model).parent.name
+    assert (job.work / "models" / "current").resolve() == (job.work / model).resolve()
 
 
 def test_the_daemon_gives_a_task_once_to_each_worker(tmp_path):

@@ -15,10 +15,11 @@ from unittest import mock
 
 import pytest
 
+from model.current import current_model, current_ngrams
 from model.data.shards import ShardReader
 from model.data.vocabulary import SPECIALS
 from model.system.errors import DamagedFile, UserError
-from pipeline import artifacts, gc, stage, tasks
+from pipeline import artifacts, gc, history, stage, tasks
 from pipeline.artifacts import fingerprint
 from pipeline.corpus.manifest import Manifest
 from pipeline.corpus.splits import SPLITS
@@ -40,6 +41,11 @@ ROOT = tasks.EvaluatePerplexity
 def stages(made):
     """The names of the stages of which something was made."""
     return {title.split()[0] for title in made}
+
+
+def used(job):
+    """The folder of the model of the present corpus and settings."""
+    return job.root(tasks.TrainModel).artifact().path.parent
 
 
 def known(expected):
@@ -405,20 +411,108 @@ def test_a_setting_reruns_what_it_affects(job, section, name, value, want):
 
 
 def test_of_the_baseline_the_newest_alone_is_kept_and_none_where_none_is_wanted(job):
+    end = tasks.ConcludeRun
+
     def there():
         return [sorted(path for path in (job.work / folder).rglob("*") if path.is_file())
                 for folder in ("baseline", "receipts/baseline")]
 
-    job.build(ROOT)
+    job.build(end)
     before = there()
     assert [len(files) for files in before] == [1, 1]
     job.set("baseline", order=2)
-    job.build(ROOT)
+    job.build(end)
     assert [len(files) for files in there()] == [1, 1] and there() != before
     job.set("baseline", order=0)
-    assert job.build(ROOT) == {"EvaluatePerplexity": "baseline is gone"}
+    assert job.build(end)["EvaluatePerplexity"] == "baseline is gone"
     assert there() == [[], []] and job.metrics()["mixture"] is None
-    assert job.build(ROOT) == {}
+    assert job.build(end) == {}
+
+
+def test_the_current_model_keeps_its_n_grams_until_another_takes_its_place(job, monkeypatch):
+    end, figure = tasks.ConcludeRun, 2.0
+
+    def evaluated(command, content, job_file, say):
+        result = pretend(command, content, job_file, say)
+        if command == "evaluate":
+            output = Path(content["output"])
+            details = json.loads(output.read_text())
+            details["sets"]["valid"]["perplexity"] = figure
+            output.write_text(json.dumps(details))
+        return result
+
+    monkeypatch.setattr(tasks, "run_model_command", evaluated)
+    job.set("run", tolerance=2)
+    job.build(end)
+    first, (ngrams, weight) = used(job), current_ngrams(current_model(job.work), job.work)
+    assert current_model(job.work) == first / "model.h5" and weight == 0.5
+    edited = [*job.lines, "word01 word02 word03"]
+    write(job.train, edited)
+    figure = 2.05
+    job.build(end)
+    second = used(job)
+    # What gc removes, too.
+    assert current_model(job.work) == first / "model.h5" and ngrams.is_file()
+    assert ngrams not in gc.unneeded_files(job.work, job.root(end))
+    gc.remove(gc.unneeded_files(job.work, job.root(end)))
+    assert current_ngrams(current_model(job.work), job.work)[0].is_file()
+    assert gc.in_use(job.root(end)) == {first, second}
+    assert gc.surplus_models(gc.models(job.work), 1, gc.in_use(job.root(end))) == []
+    assert job.build(end) == {}
+    # The next one begins with the weights of the current one, though another is newer.
+    figure = 2.039
+    write(job.train, [*edited, "word04 word05"])
+    job.build(end)
+    assert json.loads((used(job) / "job.json").read_text())["previous"] == str(first / "model.h5")
+    assert current_model(job.work) == used(job) / "model.h5" and not ngrams.exists()
+
+
+def test_each_run_that_makes_something_new_has_its_line_in_the_history(job):
+    end = tasks.ConcludeRun
+    assert job.build(end)["ConcludeRun"] == "it is the first run"
+    first, = history.runs(job.work)
+    assert first["model"] == used(job).name and first["profile"] is None
+    assert first["settings"].items() >= {
+        "corpus.path": str(job.train), "network.num_units": 4, "vocabulary.size": 60}.items()
+    assert first["test"]["perplexity"] == 2.0 and first["train"]["updates"] == 1
+    assert job.build(end) == {}
+    # Before its line is written a run may be killed: its figures are not made again.
+    (job.work / "history.jsonl").unlink()
+    assert stages(job.build(end)) == {"ConcludeRun"}
+    job.set("network", num_units=5)
+    job.build(end)
+    job.set("network", num_units=4)
+    assert job.build(end)["ConcludeRun"] == "the last line of the history is of another run"
+    runs = history.runs(job.work)
+    assert [run["settings"]["network.num_units"] for run in runs] == [4, 5, 4]
+    assert runs[0]["run"] == runs[2]["run"] != runs[1]["run"]
+
+
+def test_a_run_is_compared_with_the_last_one_on_the_same_test_text(job):
+    end, jobs = tasks.ConcludeRun, job.work / "models"
+
+    def last_sums():
+        content = json.loads((used(job) / "evaluate.json").read_text())
+        return content["last_sums"]
+
+    job.build(end)
+    first = used(job)
+    assert last_sums() is None
+    write(job.train, [*job.lines, "word01 word02 word03"])
+    job.build(end)
+    assert last_sums() == str(first / "sums.h5") and first.parent == jobs
+    second = used(job)
+    write(job.valid, sentences(50, seed=9))
+    job.build(end)
+    assert last_sums() == str(second / "sums.h5")
+    # Where other words count as known, or the sentences are others, the figures say nothing.
+    job.set("vocabulary", size=50)
+    job.build(end)
+    assert last_sums() is None
+    job.set("vocabulary", size=60)
+    write(job.test, sentences(50, seed=10))
+    job.build(end)
+    assert last_sums() is None
 
 
 def test_what_was_made_before_there_was_another_rule_for_tokens_stays(job):
@@ -683,7 +777,7 @@ def test_models_are_removed_only_by_name(job):
     for units in (4, 5, 6):
         job.set("network", num_units=units)
         job.build(ROOT)
-        folders.append(gc.in_use(job.root(ROOT)))
+        folders.append(used(job))
     # A training that was stopped has no receipt yet.
     job.set("network", num_units=7)
     job.build(tasks.EncodeCorpus)
@@ -692,16 +786,16 @@ def test_models_are_removed_only_by_name(job):
     stopped = training.record_path.parent
     found = gc.models(job.work)
     assert [model.folder for model in found] == [stopped, *folders]
-    used = folders[2]
-    first, = gc.named_models(found, [folders[0].name], used)
+    in_use = {folders[2]}
+    first, = gc.named_models(found, [folders[0].name], in_use)
     gc.remove(first.files)
     assert [path.exists() for path in (*folders, stopped)] == [False, True, True, True]
-    assert {model.folder for model in gc.named_models(found, ["all"], used)} == {
+    assert {model.folder for model in gc.named_models(found, ["all"], in_use)} == {
         stopped, *folders[:2]}
     with pytest.raises(UserError, match="in use"):
-        gc.named_models(found, [used.name], used)
+        gc.named_models(found, [folders[2].name], in_use)
     with pytest.raises(UserError, match="there is no model abc"):
-        gc.named_models(found, ["abc"], used)
+        gc.named_models(found, ["abc"], in_use)
 
 
 def test_surplus_models_are_the_oldest_but_not_what_the_newest_came_from(tmp_path):
@@ -714,13 +808,14 @@ def test_surplus_models_are_the_oldest_but_not_what_the_newest_came_from(tmp_pat
 
     def surplus(keep, used):
         return [int(one.folder.name) for one in gc.surplus_models(
-            found, keep, tmp_path / str(used))]
+            found, keep, {tmp_path / str(number) for number in used})]
 
-    assert surplus(0, 5) == []
-    assert surplus(3, 5) == [1, 2]
-    assert surplus(1, 5) == [1, 2, 4]
-    assert surplus(1, 4) == [2]  # 4 is in use, 1 its parent; 5 is the newest, 3 its parent
-    assert surplus(5, 5) == []
+    assert surplus(0, [5]) == []
+    assert surplus(3, [5]) == [1, 2]
+    assert surplus(1, [5]) == [1, 2, 4]
+    assert surplus(1, [4]) == [2]  # 4 is in use, 1 its parent; 5 is the newest, 3 its parent
+    assert surplus(1, [4, 2]) == []
+    assert surplus(5, [5]) == []
 
 
 @pytest.mark.parametrize("change, message", [

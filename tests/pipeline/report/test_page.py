@@ -11,11 +11,12 @@ import time
 import numpy as np
 import pytest
 
+from model.breakdowns import breakdowns, most_different
 from model.data.shards import ShardReader
 from model.evaluation import evaluate, headline
 from pipeline.report import page as report
 from pipeline.report.page import Sources, provenance, read_log, write_report, write_training_page
-from pipeline.report.plots import Plots
+from pipeline.report.plots import Plots, joined
 from pipeline.tokens import read_types
 from pipeline.vocabulary import count_types
 
@@ -45,6 +46,16 @@ def receipt(stage, name, ingredients, seconds=1.5, finished=1.7e9):
             "notes": {"peak_memory_mb": 64}}
 
 
+def run(**changes):
+    """A line of the history."""
+    return {"finished": 1.7e9, "host": "here", "run": "0" * 24, "profile": None,
+            "model": "fedcba9876543210", "corpus": "1" * 24, "headline": "perplexity",
+            "texts": {"valid": "2" * 24, "test": "3" * 24}, "settings": {"network.num_units": 7},
+            "test": {"perplexity": 21.25}, "valid": {"perplexity": 20.5}, "interval": [20.0, 22.5],
+            "baseline": {"test": 30.5}, "mixture": {"test": 20.75},
+            "train": {"seconds": 90.0, "tokens_per_second": 1234.5}, **changes}
+
+
 @pytest.fixture
 def make_sources(tmp_path, make_shards):
     """A function that makes all that a report is made from out of some sentences."""
@@ -53,9 +64,12 @@ def make_sources(tmp_path, make_shards):
         folder = tmp_path / "made"
         (shard,), vocabulary = make_shards(folder, [sentences], size=size)
         reader = ShardReader([shard])
-        table = np.log(np.random.default_rng(1).dirichlet(np.ones(len(vocabulary)),
-                                                          len(vocabulary)))
-        details = evaluate(lambda x, y: table[x, y], reader, vocabulary).details(vocabulary)
+        tables = np.log(np.random.default_rng(1).dirichlet(
+            np.ones(len(vocabulary)), (2, len(vocabulary))))
+        evaluations = {
+            name: evaluate(lambda x, y, table=table: table[x, y], reader, vocabulary)
+            for name, table in zip(("network", "kneser_ney_4"), tables)}
+        details = evaluations["network"].details(vocabulary)
         figures = {key: value for key, value in details.items() if not isinstance(
             value, (dict, list))}
         figures["sentences_also_in_training"] = {"count": 2, "share": 0.25}
@@ -82,10 +96,16 @@ def make_sources(tmp_path, make_shards):
                      | {"kneser_ney_4": {"test": 7.5, "valid": 7.25}},
                      "mixture": {"baseline": "kneser_ney_4", "order": 4, "network_weight": 0.625,
                                  "test": 6.5, "valid": 6.25},
+                     "breakdowns": {**breakdowns(evaluations, vocabulary), "most_different":
+                                    most_different(evaluations, reader, vocabulary)},
+                     "confidence": {"figure": headline(vocabulary), "level": 0.95,
+                                    "resamples": 2000, "interval": [6.0, 1234.5], "last_run": None,
+                                    "baseline": {"difference": -1.5, "interval": [-2.0, 0.25]}},
                      "train": {"tokens_per_second": 95.4, "updates": 40, "tokens": 4000,
                                "epochs": 1, "seconds": 120.0, "started_from": None}},
             evaluation={"sets": {"test": details, "valid": details},
                         "samples": ["the lamp burns", ""]},
+            runs=[run()],
             receipts=[receipt("tokens", str(n), {"format": 1, "part": digest[n:] + digest[:n],
                                                  "lowercase": True}) for n in range(3)],
             rejected_lines=folder / "set_aside.tsv")
@@ -126,11 +146,12 @@ def test_the_report_says_all_and_needs_no_network(tmp_path, make_sources):
     write_report(make_sources(), tmp_path / "report" / "index.html")
     page = Page(tmp_path / "report" / "index.html")
     assert page.headings == [
-        "Result", "Corpus", "Vocabulary", "Training", "Where the model is good",
+        "Result", "Corpus", "Vocabulary", "Training", "Where the model is good", "Runs so far",
         "Sentences drawn from the model", "Test sentences that surprised the model most",
-        "Where everything comes from", "Set aside"]
-    plots = {"by_length", "by_word", "coverage", "learning_time", "learning_tokens", "rate",
-             "sentence_lengths", "speed"}
+        "Test sentences where network and n-grams differ most", "Where everything comes from",
+        "Set aside"]
+    plots = {"by_length", "by_position", "by_word", "coverage", "learning_time", "learning_tokens",
+             "rate", "runs", "sentence_lengths", "speed"}
     assert page.tags.count("svg") == len(plots)
     assert {path.stem for path in (tmp_path / "report" / "plots").iterdir()} == plots
     local = {"metrics.json", "plots/", "data:,"}
@@ -187,10 +208,62 @@ def test_the_report_compares_with_ngrams_where_there_are_any(tmp_path, make_sour
     assert "Network and 4-gram model (weights 0.62 and 0.38) 6.50 6.25" in text
     assert "Kneser-Ney 4-gram model 7.50 7.25" in text
     assert "6.50 with the 4-gram model 7.50 of the 4-gram model alone" in text
+    assert "interval of the test perplexity: 6.00 to 1,234.50. Its difference" in text
+    assert "of the 4-gram model: \N{MINUS SIGN}1.50, \N{MINUS SIGN}2.00 to +0.25." in text
+    found = sources.metrics["breakdowns"]
+    for row in [*found["by_position"], *found["by_knowledge"]]:
+        network, ngrams = (f"{value:,.2f}" for value in row["perplexity"].values())
+        share = f"{100 * row['share']:.2f} %"
+        assert f"{row['group']} {row['tokens']} {share} {network} {ngrams}" in text
+    better, worse = (text.index(f"The {name} is better") for name in ("network", "4-gram model"))
+    for rows, start, end in ((found["most_different"]["network"], better, worse),
+                             (found["most_different"]["kneser_ney_4"], worse, None)):
+        for row in rows:
+            figures = " ".join(f"{value:,.2f}" for value in row["perplexity"].values())
+            assert f"{' '.join(row['words'])} {figures}" in text[start:end]
     sources.metrics["mixture"] = None
+    found |= {"most_different": None}
+    for kind in ("by_length", "by_position", "by_frequency", "by_knowledge"):
+        for row in found[kind]:
+            del row["perplexity"]["kneser_ney_4"]
     write_report(sources, tmp_path / "without.html")
     text = Page(tmp_path / "without.html").words()
     assert "-gram model" not in text and "9.50 of the bigram baseline" in text
+    sources.metrics["confidence"]["interval"] = None
+    write_report(sources, tmp_path / "without.html")
+    assert "confidence interval" not in Page(tmp_path / "without.html").words()
+
+
+def test_the_report_compares_with_the_runs_before(tmp_path, make_sources):
+    sources = make_sources()
+    sources.metrics["confidence"]["last_run"] = {
+        "model": "fedcba9876543210", "difference": 0.5, "interval": [0.25, 0.75]}
+    sources.runs.insert(0, run(model="0123456789", test={"perplexity": 24.25}, settings={},
+                               profile="night", baseline=None, mixture=None))
+    write_report(sources, tmp_path / "index.html")
+    text = Page(tmp_path / "index.html").words()
+    assert "To that of the last run on this text, of model fedcba98 : +0.50, +0.25 to +0.75" in text
+    assert ("fedcba98 , default 21.25 text 33333333 20.50 30.50 20.75 1.5 network.num_units = 7"
+            in text)
+    assert "01234567 , night 24.25 text 33333333 20.50 none none 1.5 as the profile has" in text
+    assert text.index("21.25 text") < text.index("24.25 text")
+    sources.runs[:] = [run() for _ in range(11)]
+    write_report(sources, tmp_path / "many.html")
+    assert "The last 10 of 11" in Page(tmp_path / "many.html").words()
+
+
+def test_only_runs_on_one_text_are_joined_in_the_chart():
+    def groups(*found):
+        return [[place for place, _ in group] for group in joined(found, "test")]
+
+    other = {"valid": "4" * 24, "test": "5" * 24}
+    assert groups(run(), run(), run(texts=other), run()) == [[1, 2], [3], [4]]
+    # Not finite, so it is null in the history.
+    assert groups(run(), run(test={"perplexity": None}), run()) == [[1, 3]]
+    assert groups(run(), run(headline="perplexity_without_unk",
+                             test={"perplexity_without_unk": 9.5})) == [[1], [2]]
+    drawn = Plots(None).runs([run(), run(interval=None)])["runs"]
+    assert "test, with its 95% interval" in drawn and drawn.count("validation") == 1
 
 
 def test_the_report_counts_the_words_of_a_list_that_do_not_occur(tmp_path, make_sources):
@@ -208,19 +281,6 @@ def test_a_tiny_corpus_has_a_report_too(tmp_path, make_sources):
     assert "None: every word of the training side is in the vocabulary" in text
     assert "Nothing: every line of the corpus could be used" in text
     assert "in 1 update, 1 validation," in text
-
-
-def test_groups_hold_every_token_once(make_sources):
-    sources = make_sources()
-    figures = sources.evaluation["sets"]["test"]
-    by_length = report._perplexity_by_length(figures["by_steps"])
-    by_word = report._perplexity_by_word(sources.vocabulary, figures)
-    for rows in (by_length, by_word):
-        assert sum(row["tokens"] for row in rows) == figures["tokens"]
-        total = sum(row["tokens"] * math.log(row["perplexity"]) for row in rows)
-        assert math.exp(total / figures["tokens"]) == pytest.approx(figures["perplexity"])
-    assert sum(row["sentences"] for row in by_length) == figures["sentences"]
-    assert [row["label"] for row in by_word] == ["1 to 9", "<unk>", "</s>"]
 
 
 def test_coverage_and_frequent_words_agree_with_counting(make_sources):
