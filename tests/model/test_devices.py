@@ -1,6 +1,7 @@
 """The same training on every device: numbers, checkpoints, and what is said where there is none."""
 
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -137,3 +138,60 @@ def test_theanos_own_device_has_nothing_to_tell_of_a_card():
     device.check_memory(10**18)
     variable = theano.shared(np.arange(3))
     assert device.value(variable) is variable.get_value(borrow=True)
+
+
+class Card:
+    """What PyTorch would say of a machine with two cards."""
+
+    def __init__(self, free=20e9, capability=(9, 0), available=True, cuda="13.0"):
+        self.version = SimpleNamespace(cuda=cuda, hip=None)
+        self.__version__ = "2.13.0"
+        self.cuda = SimpleNamespace(
+            is_available=lambda: available, init=self.init, device_count=lambda: 2,
+            get_device_name=lambda number: "a card", max_memory_allocated=lambda device: 7,
+            get_device_capability=lambda number: capability,
+            mem_get_info=lambda device: (free, 24e9))
+
+    @staticmethod
+    def init():
+        raise RuntimeError("Found no NVIDIA driver on your system.\nPlease check")
+
+
+@pytest.fixture
+def on_card(torch_installed):
+    """A function that gives a device which believes in a card."""
+    def make(card, name="cuda", precision="single"):
+        device = open_device("torch-cpu")
+        found = type(device).__new__(type(device))
+        found.__dict__ = {**device.__dict__, "name": name, "precision": precision,
+                          "_torch": card, "_device": SimpleNamespace(type="cuda")}
+        return found
+
+    return make
+
+
+@pytest.mark.extras
+@pytest.mark.parametrize("card, number, precision, said", [
+    (Card(cuda=None), 0, "single", "PyTorch 2.13.0 here is the build for the processor alone"),
+    (Card(available=False), 0, "single", "finds no card that it can use: Found no NVIDIA driver"),
+    (Card(), 2, "single", "there are 2 cards here, counted from 0: a card, a card"),
+    (Card(capability=(7, 5)), 0, "tf32", "a card has no such products; take single")])
+def test_what_is_missing_is_told_in_one_line(on_card, card, number, precision, said):
+    with pytest.raises(UserError, match=said) as caught:
+        on_card(card, precision=precision)._check_card(number)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.extras
+def test_a_card_with_too_little_memory_is_refused(on_card):
+    on_card(Card(free=6e9)).check_memory(int(5e9))
+    with pytest.raises(UserError, match=r"a card has 5\.0 GB of 24\.0 GB free, and this training "
+                                        r"needs about 5\.8 GB\. ") as caught:
+        on_card(Card(free=5e9)).check_memory(int(5e9))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.extras
+def test_a_card_tells_its_name_and_the_most_that_was_taken(on_card):
+    assert on_card(Card(), "cuda:1", "tf32").facts() == {
+        "device": "cuda:1, a card", "precision": "tf32", "peak_device_memory": 7}
