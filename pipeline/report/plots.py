@@ -246,7 +246,8 @@ class Plots:
                                      if run["interval"]]
                         if intervals:
                             axes.vlines(*zip(*intervals), color=color, alpha=0.5)
-            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+            axes.set_xlim(0.5, len(found) + 0.5)
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
             axes.legend()
         return plots
 
