@@ -16,9 +16,10 @@ def bytes_of_training(network: NetworkConfig, training: TrainingConfig, vocabula
         4 (S + max(P (2 + optimiser) + T A, P (2 (2 + optimiser) + 2)))
 
     in bytes, with P parameters, their sums, and the arrays that the update rule keeps for each; S,
-    the weights of the gates once more, side by side; T tokens of a micro-batch; and A numbers for
-    each of these, A = (4 + 8 layers) units + 2 vocabularies. The second term is that of an update:
-    the old and the new values of all are there, and two arrays more.
+    the weights of the gates side by side, for training and for validation; T tokens of a
+    micro-batch; and A numbers for each of these, A = (4 + 8 layers) units + 2 vocabularies. The
+    second term is that of an update: the old and the new values of all are there, and two arrays
+    more.
 
     Parameters
     ----------
@@ -33,7 +34,7 @@ def bytes_of_training(network: NetworkConfig, training: TrainingConfig, vocabula
     """
     units, layers = network.num_units, network.num_layers
     # Of each layer those for the state, of all but the first those for the layer below, too.
-    side_by_side = _GATES * units * units * (2 * layers - 1)
+    side_by_side = 2 * _GATES * units * units * (2 * layers - 1)
     if training.precision == "bf16":
         side_by_side //= 2
     tokens = max(training.micro_batch_tokens, _LONGEST_SENTENCE)

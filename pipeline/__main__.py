@@ -122,7 +122,7 @@ def run_command(options: argparse.Namespace) -> int:
 
     work = Path(environment.work_folder())
     if options.device:
-        settings.put_in_force("run", "device", options.device)
+        settings.override("run", "device", options.device)
     section = settings.values(settings.run)
     scheduler = options.scheduler or section["scheduler"]
     workers = options.workers or section["workers"]

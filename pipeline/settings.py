@@ -397,7 +397,7 @@ def load(profile: str | None = None) -> None:
     _put_in_force(lines)
 
 
-def put_in_force(section: str, name: str, text: str) -> None:
+def override(section: str, name: str, text: str) -> None:
     """Let a setting be what an option of a command says, whatever the files do."""
     luigi.configuration.get_config().set(section, name, text)
     _values.cache_clear()

@@ -26,6 +26,11 @@ class _SideBySide:
         self._parts: list[tuple[torch.Tensor, int]] = []
         self._whole = torch.empty(0)
 
+    @classmethod
+    def of(cls, variables: list, context: Context) -> _SideBySide:
+        """The one of these weights of a graph, forward and back."""
+        return context.shared.setdefault(tuple(variables), cls(context))
+
     def __call__(self, parts: list[torch.Tensor]) -> torch.Tensor:
         known = self._parts
         if len(known) != len(parts) or any(
@@ -48,7 +53,8 @@ def _check_indices(indices: torch.Tensor, count: int, name: str) -> None:
 @operation(LSTMSequence)
 def _lstm_sequence(node, context):
     op = node.op
-    all_inputs, all_recurrent = _SideBySide(context), _SideBySide(context)
+    all_inputs = _SideBySide.of(node.inputs[1:5], context)
+    all_recurrent = _SideBySide.of(node.inputs[5:9], context)
 
     def run(*given):
         inputs, W_in, W_hid, b, peepholes, (cell_init, hid_init) = op.split(list(given))
@@ -77,7 +83,8 @@ def _lstm_sequence(node, context):
 @operation(LSTMGradient)
 def _lstm_gradient(node, context):
     op = node.op
-    all_inputs, all_recurrent = _SideBySide(context), _SideBySide(context)
+    all_inputs = _SideBySide.of(node.inputs[:4], context)
+    all_recurrent = _SideBySide.of(node.inputs[4:8], context)
 
     def run(*given):
         W_in, W_hid, peepholes = list(given[:4]), list(given[4:8]), given[8:-4]

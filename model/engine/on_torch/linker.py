@@ -8,6 +8,7 @@ tensors from the first call on, which stay on their device; updates only move re
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import theano
@@ -50,7 +51,8 @@ class TorchLinker(PerformLinker):
         return TorchLinker(self.context, self.inner)
 
     def make_all(self, input_storage=None, output_storage=None, storage_map=None):
-        graph, context, to_tensor = self.fgraph, self.context, self.context.tensor
+        graph, context = self.fgraph, replace(self.context, shared={})
+        to_tensor = context.tensor
         nodes = self.schedule(graph)
         input_storage, output_storage, storage_map = map_storage(
             graph, nodes, input_storage, output_storage, storage_map)

@@ -16,7 +16,7 @@ as shapes and indices need them there; PyTorch takes them beside tensors of any 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -39,11 +39,14 @@ class Context:
     pinned : bool
         Whether what is copied to the device goes through pinned memory, from which a copy does not
         make the processor wait for the card.
+    shared : dict
+        What several nodes of one graph have in common; each graph has its own.
     """
 
     device: torch.device
     precision: str = "single"
     pinned: bool = False
+    shared: dict = field(default_factory=dict)
 
     def tensor(self, value) -> torch.Tensor:
         """A tensor of what a function is given, or a shared variable is set to."""
