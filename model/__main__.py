@@ -20,10 +20,9 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
-from tqdm import tqdm
-
 from model.data.text_files import open_text
 from model.system.errors import BadInput, DamagedFile, UserError
+from model.system.extras import what_is_missing
 from model.system.files import publish, to_json, try_lock, wait_for_lock
 from model.system.processes import end_descendants, end_with_descendants, end_with_parent
 from model.system.terminal import guard_output
@@ -70,6 +69,9 @@ def main(arguments: list[str] | None = None) -> int:
             _tell(report)
         else:
             print(f"error: {error}", file=sys.stderr)
+        return 1
+    except ModuleNotFoundError as error:
+        print(f"error: {what_is_missing(error)}", file=sys.stderr)
         return 1
     except BrokenPipeError:
         _leave_output()
@@ -144,9 +146,10 @@ def _parser() -> argparse.ArgumentParser:
             help=f"a checkpoint (default: {_CURRENT})")
         _add_profile(command)
         command.add_argument(
-            "--device", default="cpu", type=_device,
+            "--device", type=_device,
             help="where to compute: cpu (the default), cuda or cuda:N for a graphics card, or "
-                 "torch-cpu")
+                 "torch-cpu; or numpy, which needs no Theano and no compiler (the default where "
+                 "Theano is not installed)")
 
     info = commands.add_parser("info", help="what a shard or a checkpoint holds",
                                description=info_command.__doc__)
@@ -166,8 +169,8 @@ def _add_profile(command: argparse.ArgumentParser) -> None:
 def _device(text: str) -> str:
     from model.configuration import DEVICE
 
-    if not DEVICE.allows(text):
-        raise argparse.ArgumentTypeError(f"{text} is no device: it must be {DEVICE}")
+    if text != "numpy" and not DEVICE.allows(text):
+        raise argparse.ArgumentTypeError(f"{text} is no device: it must be numpy, {DEVICE}")
     return text
 
 
@@ -305,19 +308,16 @@ def evaluate_command(options: argparse.Namespace) -> None:
 
 def score_command(options: argparse.Namespace) -> None:
     """``score``: a row for each line of the text, in its order, and one for the total."""
-    from model.engine import open_device
     from model.evaluation import Totals, headline
-    from model.inference import load_network
-    from model.network import compile_log_probabilities
+    from model.inference import log_probabilities_of
     from model.scoring import Batch, figures, score_lines, word_totals
 
     if options.mix and options.model:
         raise UserError("--mix takes the model of the last good run: leave --model out")
     with _open_text(options.text) as stream:
-        device = open_device(options.device)
         path, checkpoint = _model(options)
         mixed = _mixer(path, checkpoint.vocabulary) if options.mix else lambda batches, found: found
-        of_network = compile_log_probabilities(load_network(checkpoint, device))
+        of_network = log_probabilities_of(checkpoint, options.device)
 
         def log_probabilities(batches: list[Batch]) -> Iterable[np.ndarray]:
             return mixed(batches, (of_network(*batch) for batch in batches))
@@ -371,17 +371,14 @@ def _write_json(line: int | str, words: list[dict] | None, sums: dict) -> None:
 
 def sample_command(options: argparse.Namespace) -> None:
     """``sample``: a drawn sentence a line."""
-    from model.data.tokenization import clean, tokenize
-    from model.engine import open_device
-    from model.inference import load_network
-    from model.network import compile_next_word
+    from model.data.tokenization import clean, tokenize_sentence
+    from model.inference import next_word_of
     from model.sampling import sample
 
     try:
         options.prefix.encode()
     except UnicodeEncodeError:
         raise UserError("the prefix is not valid UTF-8") from None
-    device = open_device(options.device)
     _, checkpoint = _model(options)
     vocabulary = checkpoint.vocabulary
     tokenization = checkpoint.settings["tokenization"]
@@ -389,14 +386,13 @@ def sample_command(options: argparse.Namespace) -> None:
         text = clean(options.prefix, tokenization["split"])
     except ValueError as error:
         raise UserError(f"the prefix cannot be used: {error}") from None
-    tokens = tokenize([text], **tokenization)
-    prefix = [tokens.types[n] for n in tokens.indices]
+    prefix = tokenize_sentence(text, **tokenization)
     unknown = [word for word in prefix if word not in vocabulary.words]
     if unknown:
         print(f"outside the vocabulary, so <unk> to the model: {' '.join(unknown)}",
               file=sys.stderr)
     seed = secrets.randbits(64) if options.seed is None else options.seed
-    next_word = compile_next_word(load_network(checkpoint, device))
+    next_word = next_word_of(checkpoint, options.device)
     for words in sample(next_word, vocabulary,
                         count=options.count, seed=seed, temperature=options.temperature,
                         prefix=vocabulary.encode(prefix)):
@@ -489,6 +485,8 @@ def _reporter() -> Callable[..., None]:
 
     Now and then only, but for the beginning, the end, and what is to be said `at_once`.
     """
+    from tqdm import tqdm
+
     bar = tqdm(total=100, unit="%", bar_format="{percentage:5.1f}% |{bar:20}| {elapsed} {desc}",
                file=sys.__stderr__, disable=not sys.stderr.isatty())
     last = 0.0

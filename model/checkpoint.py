@@ -10,12 +10,12 @@ from typing import Any
 import h5py
 import numpy as np
 
-from model.data.vocabulary import Vocabulary
-from model.lineage import TrainingText
-from model.system.errors import UserError
-from model.system.files import to_json
-from model.system.hdf5 import open_hdf5, write_hdf5
-from model.system.untrusted import array, odd_content
+from .data.vocabulary import Vocabulary
+from .lineage import TrainingText
+from .system.errors import UserError
+from .system.files import to_json
+from .system.hdf5 import open_hdf5, write_hdf5
+from .system.untrusted import array, odd_content
 
 FORMAT = "lstm-language-model-checkpoint"
 FORMAT_VERSION = 3

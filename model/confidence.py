@@ -16,8 +16,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from model.system.errors import DamagedFile
-from model.system.hdf5 import open_hdf5, write_hdf5
+from .system.errors import DamagedFile
+from .system.hdf5 import open_hdf5, write_hdf5
 
 LEVEL = 0.95
 # The bounds of an interval are then sure to a few hundredths of its width.

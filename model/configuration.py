@@ -8,11 +8,13 @@ import typing
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from model.system.errors import BadInput
+from .system.errors import BadInput
 
 # Rules of Lasagne's, by their names there, and how many numbers each keeps for a parameter.
 OPTIMISERS = {"adagrad": 1, "adam": 2, "rmsprop": 1, "momentum": 1, "adadelta": 2}
 PRECISIONS = ("single", "tf32", "bf16")
+# Of an LSTM layer; "cell" is what may be added to the cell.
+GATES = ("ingate", "forgetgate", "cell", "outgate")
 # Of the n-gram model that networks are compared with: words of its longest n-grams.
 ORDERS = (2, 3, 4, 5)
 
@@ -170,6 +172,31 @@ class NetworkConfig:
         units = self.num_units
         below = vocabulary_size + (self.num_layers - 1) * units
         return units * (4 * (below + self.num_layers * units) + vocabulary_size)
+
+    def parameter_shapes(self, vocabulary_size: int) -> dict[str, tuple[int, ...]]:
+        """The names and shapes of all weights, fixed initial states among them.
+
+        Parameters
+        ----------
+        vocabulary_size : int
+
+        Returns
+        -------
+        dict of str to tuple of int
+            Names as in a checkpoint, where the weights lie in single precision.
+        """
+        units = self.num_units
+        shapes: dict[str, tuple[int, ...]] = {}
+        for number in range(self.num_layers):
+            inputs = vocabulary_size if number == 0 else units
+            for gate in GATES:
+                shapes |= {f"lstm{number + 1}.W_in_to_{gate}": (inputs, units),
+                           f"lstm{number + 1}.W_hid_to_{gate}": (units, units),
+                           f"lstm{number + 1}.b_{gate}": (units,)}
+                if self.peepholes and gate != "cell":
+                    shapes[f"lstm{number + 1}.W_cell_to_{gate}"] = (units,)
+            shapes |= {f"lstm{number + 1}.{state}_init": (1, units) for state in ("hid", "cell")}
+        return {**shapes, "softmax.W": (units, vocabulary_size), "softmax.b": (vocabulary_size,)}
 
 
 @dataclass(frozen=True)

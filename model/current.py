@@ -11,8 +11,8 @@ import json
 import os
 from pathlib import Path
 
-from model.system.errors import UserError
-from model.system.files import publish
+from .system.errors import UserError
+from .system.files import publish
 
 _NAME = "current"
 

@@ -8,11 +8,11 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from model.checkpoint import FORMAT, read_checkpoint
-from model.data.shards import load
-from model.system.errors import DamagedFile, UserError
-from model.system.hdf5 import open_hdf5
-from model.system.untrusted import odd_content, try_out
+from .checkpoint import FORMAT, read_checkpoint
+from .data.shards import load
+from .system.errors import DamagedFile, UserError
+from .system.hdf5 import open_hdf5
+from .system.untrusted import odd_content, try_out
 
 
 def describe(path: str | os.PathLike) -> dict:

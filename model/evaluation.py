@@ -9,9 +9,9 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 
-from model.confidence import Sums
-from model.data.shards import ShardReader
-from model.data.vocabulary import Vocabulary
+from .confidence import Sums
+from .data.shards import ShardReader
+from .data.vocabulary import Vocabulary
 
 # Micro-batches of the evaluation: enough rows for the matrix products, little memory.
 TOKENS_PER_BATCH = 8192

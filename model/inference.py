@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from model.checkpoint import Checkpoint, read_checkpoint
-from model.configuration import NetworkConfig
-from model.data.tokenization import RULES
-from model.engine import PROCESSOR, Device
-from model.network import Network, all_parameters, build_network, set_parameters
-from model.system.errors import DamagedFile, UserError
-from model.system.untrusted import odd_content, try_out
+from .checkpoint import Checkpoint, read_checkpoint
+from .configuration import NetworkConfig
+from .data.tokenization import RULES
+from .numpy_network import NumpyNetwork
+from .system.errors import DamagedFile, UserError
+from .system.untrusted import odd_content, try_out
+
+if TYPE_CHECKING:
+    from .engine import Device
+    from .network import Network
 
 
 def read_model(path: str | os.PathLike) -> Checkpoint:
@@ -46,37 +52,98 @@ def _check_settings(checkpoint: Checkpoint) -> None:
         raise ValueError(f"it has fewer weights than a network of {config.num_units:,} units needs")
 
 
-def load_network(checkpoint: Checkpoint, device: Device = PROCESSOR) -> Network:
-    """Rebuild a checkpoint's network, with its weights.
+def check_parameters(checkpoint: Checkpoint) -> NetworkConfig:
+    """Look whether a checkpoint's weights are those of its network; returns what that is.
+
+    Raises
+    ------
+    UserError
+        When they are not, or not finite.
+    """
+    config = NetworkConfig(**checkpoint.settings["network"])
+    given = dict(checkpoint.parameters)
+    for name, shape in config.parameter_shapes(len(checkpoint.vocabulary)).items():
+        value = given.pop(name, None)
+        if value is None or value.shape != shape or value.dtype != "float32":
+            found = "lacks it" if value is None else f"has it as {_kind(value.dtype, value.shape)}"
+            raise UserError(f"the model cannot be used: its network needs {name} as "
+                            f"{_kind('float32', shape)}, and the checkpoint {found}")
+        if not np.isfinite(value).all():
+            raise UserError(f"the model cannot be used: {name} is not finite")
+    if given:
+        raise UserError(f"the model cannot be used: its network has no {', '.join(given)}")
+    return config
+
+
+def _kind(dtype: object, shape: tuple[int, ...]) -> str:
+    return f"{dtype} of shape {shape}"
+
+
+def load_network(checkpoint: Checkpoint, device: Device | None = None) -> Network:
+    """Rebuild a checkpoint's network in Theano, with its weights.
 
     Parameters
     ----------
     checkpoint : Checkpoint
-    device : Device
-        What its functions are to be compiled for.
+    device : Device, optional
+        What its functions are to be compiled for; without it the processor.
 
     Raises
     ------
     UserError
         When the weights are not those of its network, or not finite.
     """
-    network = build_network(NetworkConfig(**checkpoint.settings["network"]),
-                            len(checkpoint.vocabulary.words), device)
-    given = dict(checkpoint.parameters)
-    for parameter in all_parameters(network):
-        name, value = parameter.name, given.pop(parameter.name, None)
-        wanted = parameter.get_value(borrow=True)
-        if value is None or value.shape != wanted.shape or value.dtype != wanted.dtype:
-            found = "lacks it" if value is None else f"has it as {_kind(value)}"
-            raise UserError(f"the model cannot be used: its network needs {name} as "
-                            f"{_kind(wanted)}, and the checkpoint {found}")
-        if not np.isfinite(value).all():
-            raise UserError(f"the model cannot be used: {name} is not finite")
-    if given:
-        raise UserError(f"the model cannot be used: its network has no {', '.join(given)}")
+    from .engine import PROCESSOR
+    from .network import build_network, set_parameters
+
+    config = check_parameters(checkpoint)
+    network = build_network(config, len(checkpoint.vocabulary), device or PROCESSOR)
     set_parameters(network, checkpoint.parameters)
     return network
 
 
-def _kind(value: np.ndarray) -> str:
-    return f"{value.dtype} of shape {value.shape}"
+def load_numpy_network(checkpoint: Checkpoint) -> NumpyNetwork:
+    """As `load_network`, in numpy alone."""
+    return NumpyNetwork(check_parameters(checkpoint), checkpoint.parameters)
+
+
+def log_probabilities_of(checkpoint: Checkpoint, device: str | None = None
+                         ) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
+    """A function that scores sentences: see `model.network.log_probabilities`.
+
+    Parameters
+    ----------
+    checkpoint : Checkpoint
+    device : str, optional
+        As for `model.engine.open_device`, or ``numpy``. Without it ``cpu``, or ``numpy`` where
+        Theano is not installed.
+
+    Raises
+    ------
+    UserError
+        When the weights are not those of the network, or there is no such device.
+    """
+    if (device := device or _usual_device()) == "numpy":
+        return load_numpy_network(checkpoint).log_probabilities
+    from .engine import open_device
+    from .network import compile_log_probabilities
+
+    return compile_log_probabilities(load_network(checkpoint, open_device(device)))
+
+
+def next_word_of(checkpoint: Checkpoint, device: str | None = None
+                 ) -> Callable[[np.ndarray], np.ndarray]:
+    """A function that predicts: see `model.network.compile_next_word`.
+
+    Parameters and errors are those of `log_probabilities_of`.
+    """
+    if (device := device or _usual_device()) == "numpy":
+        return load_numpy_network(checkpoint).next_word
+    from .engine import open_device
+    from .network import compile_next_word
+
+    return compile_next_word(load_network(checkpoint, open_device(device)))
+
+
+def _usual_device() -> str:
+    return "cpu" if importlib.util.find_spec("theano") else "numpy"

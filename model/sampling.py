@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from model.data.vocabulary import Vocabulary
+from .data.vocabulary import Vocabulary
 
 # Sentences that are drawn side by side.
 _SAMPLES_PER_BATCH = 64

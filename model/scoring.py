@@ -11,10 +11,10 @@ from typing import BinaryIO
 
 import numpy as np
 
-from model.data.tokenization import clean, counts_empty_lines, tokenize
-from model.data.vocabulary import END, Vocabulary
-from model.evaluation import TOKENS_PER_BATCH, Totals
-from model.system.errors import UserError
+from .data.tokenization import clean, counts_empty_lines, tokenize_sentence
+from .data.vocabulary import END, Vocabulary
+from .evaluation import TOKENS_PER_BATCH, Totals
+from .system.errors import UserError
 
 logger = logging.getLogger(__name__)
 
@@ -88,36 +88,57 @@ def score_lines(stream: BinaryIO, name: str,
     """
     first = 1
     for lines in _blocks(stream, name, split):
-        scores = [LineScore(number) for number in range(first, first + len(lines))]
+        yield from score_sentences(lines, log_probabilities, vocabulary, lowercase=lowercase,
+                                   split=split, first=first)
         first += len(lines)
-        places = [n for n, line in enumerate(lines) if line or counts_empty_lines(split)]
-        tokens = tokenize([lines[n] for n in places], lowercase=lowercase, split=split)
-        indices = vocabulary.encode(tokens.types)[tokens.indices]
-        lengths = tokens.lengths.astype(np.int64)
-        starts = np.cumsum(lengths) - lengths
-        batches: list[Batch] = []
-        of_batch = []
-        for length in np.unique(lengths):
-            same = np.flatnonzero(lengths == length)
-            size = max(1, TOKENS_PER_BATCH // int(length + 1))
-            for begin in range(0, len(same), size):
-                batch = same[begin:begin + size]
-                rows = starts[batch, None] + np.arange(length)
-                inputs = np.full((len(batch), length + 1), vocabulary.start, "int32")
-                targets = np.full((len(batch), length + 1), vocabulary.end, "int32")
-                inputs[:, 1:] = targets[:, :-1] = indices[rows]
-                batches.append((inputs, targets))
-                of_batch.append((batch, rows))
-        for (batch, rows), (_, targets), found in zip(of_batch, batches,
-                                                      log_probabilities(batches)):
-            found = np.asarray(found, "float64")
-            for row, sentence in enumerate(batch):
-                score = scores[places[sentence]]
-                score.words = [tokens.types[n] for n in tokens.indices[rows[row]]] + [END]
-                score.known = targets[row] != vocabulary.unknown
-                score.log_probabilities = found[row]
-                score.totals.add(found[row:row + 1], targets[row:row + 1], vocabulary.unknown)
-        yield from scores
+
+
+def score_sentences(sentences: list[str],
+                    log_probabilities: Callable[[list[Batch]], Iterable[np.ndarray]],
+                    vocabulary: Vocabulary, *, lowercase: bool, split: str = "words",
+                    first: int = 1) -> list[LineScore]:
+    """Score sentences, those of one length side by side.
+
+    Parameters
+    ----------
+    sentences : list of str
+        As `model.data.tokenization.clean` gives them.
+    log_probabilities, vocabulary, lowercase, split
+        As for `score_lines`.
+    first : int
+        The number of the first one.
+
+    Returns
+    -------
+    list of LineScore
+        In the order of the sentences. An empty one that is no sentence has no words.
+    """
+    scores = [LineScore(number) for number in range(first, first + len(sentences))]
+    by_length: dict[int, list[LineScore]] = {}
+    for score, sentence in zip(scores, sentences):
+        if sentence or counts_empty_lines(split):
+            words = tokenize_sentence(sentence, lowercase=lowercase, split=split)
+            score.words = [*words, END]
+            by_length.setdefault(len(score.words), []).append(score)
+    batches: list[Batch] = []
+    of_batch = []
+    for steps, same in sorted(by_length.items()):
+        size = max(1, TOKENS_PER_BATCH // steps)
+        for begin in range(0, len(same), size):
+            batch = same[begin:begin + size]
+            targets = vocabulary.encode(word for score in batch for word in score.words)
+            targets = targets.reshape(len(batch), steps)
+            inputs = np.full_like(targets, vocabulary.start)
+            inputs[:, 1:] = targets[:, :-1]
+            batches.append((inputs, targets))
+            of_batch.append(batch)
+    for batch, (_, targets), found in zip(of_batch, batches, log_probabilities(batches)):
+        found = np.asarray(found, "float64")
+        for row, score in enumerate(batch):
+            score.known = targets[row] != vocabulary.unknown
+            score.log_probabilities = found[row]
+            score.totals.add(found[row:row + 1], targets[row:row + 1], vocabulary.unknown)
+    return scores
 
 
 def figures(totals: Totals, base: float) -> dict:

@@ -11,9 +11,9 @@ import signal
 import sys
 from pathlib import Path
 
-from model.description import description
-from model.system.errors import UserError
-from model.system.processes import end_with_parent
+from .description import description
+from .system.errors import UserError
+from .system.processes import end_with_parent
 
 _SPARE_BYTES = 1 << 30  # of memory, beside some times the file's own size
 

@@ -40,7 +40,7 @@ def main(arguments: list[str] | None = None) -> int:
     for name in ("no_proxy", "NO_PROXY"):
         os.environ[name] = ",".join(filter(None, [os.environ.get(name), "127.0.0.1"]))
     try:
-        _enter_checkout(options)
+        _enter_base_folder(options)
         settings.load_or_exit(getattr(options, "profile", None))
         return options.function(options)
     except UserError as error:
@@ -51,8 +51,8 @@ def main(arguments: list[str] | None = None) -> int:
         return ExitCode.INTERRUPTED
 
 
-def _enter_checkout(options: argparse.Namespace) -> None:
-    """Go to the checkout, from which relative names in the settings start.
+def _enter_base_folder(options: argparse.Namespace) -> None:
+    """Go to the folder from which relative names in the settings start: that of the checkout.
 
     Names that were given to the command start from where that is called.
     """
@@ -63,12 +63,12 @@ def _enter_checkout(options: argparse.Namespace) -> None:
     environment.use_work_folder(options.work or environment.work_folder())
     if named := os.environ.get("LUIGI_CONFIG_PATH"):
         os.environ["LUIGI_CONFIG_PATH"] = os.path.abspath(named)
-    if Path.cwd() != environment.CHECKOUT:
+    if Path.cwd() != (base := environment.base_folder()):
         for split in ("corpus", "valid", "test"):
             name = names.get(split)
             if name and "://" not in name:
                 names[split] = os.path.abspath(os.path.expanduser(name))
-        os.chdir(environment.CHECKOUT)
+        os.chdir(base)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from model.system import environment
 from model.system.errors import BadInput, DamagedFile, UserError
 from model.system.files import publish
 from model.system.processes import nothing_left
@@ -48,7 +49,7 @@ def run_model_command(command: str, job: dict, job_file: Path,
         temporary.write_text(json.dumps(job, indent=1))
     error, damaged, failure, result = None, None, UserError, {}
     with nothing_left(), subprocess.Popen(
-            [sys.executable, "-m", "model", command, str(job_file),
+            [*environment.module_command("model"), command, str(job_file),
              "--with-parent", str(os.getpid())],
             stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True) as process:
         for line in process.stdout or ():

@@ -36,10 +36,10 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from model.data.vocabulary import Vocabulary
-from model.system.errors import DamagedFile, UserError
-from model.system.hdf5 import open_hdf5, write_hdf5
-from model.system.untrusted import array, dataset, odd_content
+from ..system.errors import DamagedFile, UserError
+from ..system.hdf5 import open_hdf5, write_hdf5
+from ..system.untrusted import array, dataset, odd_content
+from .vocabulary import Vocabulary
 
 FORMAT_VERSION = 1
 

@@ -16,8 +16,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
-import zstandard
-
 from model.system.errors import BadInput, UserError
 from model.system.terminal import one_line
 
@@ -77,7 +75,7 @@ def read_text(
             f"{one_line(name)} is truncated: its compressed data end too early. Copy or compress "
             "it again."
         ) from None
-    except (OSError, zlib.error, lzma.LZMAError, zstandard.ZstdError, tarfile.TarError) as error:
+    except (OSError, zlib.error, lzma.LZMAError, tarfile.TarError) as error:
         raise UserError(
             f"cannot read {one_line(name)}: {error}. Check that it is there, whole, readable, and "
             "of the kind that its suffix says."
@@ -187,12 +185,17 @@ def _xz(raw: IO[bytes], size: int) -> Iterator[bytes]:
 
 
 def _zstandard(raw: IO[bytes], size: int) -> Iterator[bytes]:
+    import zstandard
+
     # The package's stream reader takes a truncated file for a finished one; this does not.
     frame = None
     while chunk := raw.read(_ZSTANDARD_INPUT_BYTES):
         while chunk:
             frame = frame or zstandard.ZstdDecompressor().decompressobj()
-            yield frame.decompress(chunk)
+            try:
+                yield frame.decompress(chunk)
+            except zstandard.ZstdError as error:
+                raise OSError(error) from error
             chunk = frame.unused_data if frame.eof else b""
             if frame.eof:
                 frame = None

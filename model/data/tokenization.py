@@ -1,20 +1,24 @@
-"""From text to words: one way for the corpus of a training and for the text to be scored.
+"""From text to words: one rule for the corpus of a training and for the text to be scored.
 
-polars does the work; it is imported inside the function that uses it. Luigi forks its workers, and
-a forked copy of polars's thread pool waits for ever: so the process that forks must never have
-imported it. Its threads are limited by the environment variable POLARS_MAX_THREADS, read at that
-import.
+The same regular expressions serve polars, for a corpus (`tokenize`), and Python's own `re`, for the
+sentences that a model is asked about (`tokenize_sentence`), where polars need not be installed.
+
+polars is imported inside the function that uses it. Luigi forks its workers, and a forked copy of
+polars's thread pool waits for ever: so the process that forks must never have imported it. Its
+threads are limited by the environment variable POLARS_MAX_THREADS, read at that import.
 """
 
 from __future__ import annotations
 
+import functools
 import re
 import unicodedata
 from typing import NamedTuple
 
 import numpy as np
 
-from model.data.vocabulary import END, START, UNKNOWN
+from .characters import DIGITS, DIGITS_ABOVE, LETTERS, LETTERS_ABOVE
+from .vocabulary import END, START, UNKNOWN
 
 # Unicode's Default_Ignorable_Code_Point: what is not to be seen where it is not understood. In two
 # halves, as Python searches for a set of 16-bit characters several times faster.
@@ -43,14 +47,20 @@ _PICTURE = "[\u2190-\u21ff\u2600-\u27bf\u2b00-\u2bff\U0001f300-\U0001faff]"
 _IS_PICTURE = re.compile(_PICTURE)
 _TONED_PICTURE = f"{_PICTURE}[\U0001f3fb-\U0001f3ff]?"
 
-# Words with their inner apostrophes, numbers with their inner points and commas, pictures that are
-# joined to one, and every other visible character by itself. In this regular-expression language
-# \w follows Unicode's technical standard 18: it holds combining marks and the joiners, so that
-# words of Hindi, Yoruba or vocalised Arabic stay whole (in Python's `re` it does not).
-_TOKEN = (
-    r"[^\W\d_]+(?:['’][^\W\d_]+)*|\d+(?:[.,]\d+)*"
-    rf"|{_TONED_PICTURE}(?:{_JOINER}{_TONED_PICTURE})+|[^\s\p{{Cc}}]"
-)
+
+
+def _token(letters: str, digits: str) -> str:
+    """A regular expression for a token, to Python and to polars.
+
+    Words with their inner apostrophes, numbers with their inner points and commas, pictures that
+    are joined to one, and every other visible character by itself. Combining marks and joiners are
+    letters (see `characters`), so that words of Hindi, Yoruba or vocalised Arabic stay whole.
+    """
+    return (rf"[{letters}]+(?:['’][{letters}]+)*|[{digits}]+(?:[.,][{digits}]+)*"
+            rf"|{_TONED_PICTURE}(?:{_JOINER}{_TONED_PICTURE})+|[^\s\x00-\x1f\x7f-\x9f]")
+
+
+_TOKEN = _token(LETTERS + LETTERS_ABOVE, DIGITS + DIGITS_ABOVE)
 
 # How text is split into tokens: as above, or by white space, where it is tokenized already.
 RULES = ("words", "spaces")
@@ -59,8 +69,8 @@ _SPACED_TOKEN = r"[^\s\x1c-\x1f]+"
 _BORDER_INSIDE = re.compile(r"(?<!\S)</?[sS]>(?!\S)")
 
 _ANY_UNKNOWN = "<[uU][nN][kK]>"
-# That language knows no condition on what comes before and after: the unknown word becomes a
-# character that stands for it. A line with one is refused, and to a word it never belongs.
+# polars knows no condition on what comes before and after: the unknown word becomes a character
+# that stands for it. A line with one is refused, and to a word it never belongs.
 _MARK = "\0"
 
 
@@ -162,6 +172,46 @@ class Tokens(NamedTuple):
     counts: np.ndarray
     indices: np.ndarray
     lengths: np.ndarray
+
+
+def tokenize_sentence(sentence: str, *, lowercase: bool, split: str = "words") -> list[str]:
+    """Split one sentence into tokens, as `tokenize` does many.
+
+    Where lower case is asked for, a letter that is younger than the Unicode of this Python stays as
+    it is.
+
+    Parameters
+    ----------
+    sentence : str
+        A text as `clean` gives it, with the same `split`.
+    lowercase, split
+        As for `tokenize`.
+
+    Returns
+    -------
+    list of str
+    """
+    tokens, spaced, is_unknown = _compiled()
+    text = sentence.lower() if lowercase else sentence
+    if split == "spaces":
+        return [UNKNOWN if is_unknown.fullmatch(token) else token for token in spaced.findall(text)]
+    if _MARK in text or is_unknown.search(text):
+        text = is_unknown.sub(_MARK, text.replace(_MARK, "\x01"))  # no word either
+    found = tokens[_IS_ABOVE.search(text) is not None].findall(text)
+    if text.isascii() and _MARK not in text:
+        return found
+    return [UNKNOWN if token == _MARK else unicodedata.normalize("NFC", token) for token in found]
+
+
+@functools.cache
+def _compiled() -> tuple[tuple[re.Pattern, re.Pattern], re.Pattern, re.Pattern]:
+    """Tokens of texts without and with characters above U+FFFF, those between spaces, `<unk>`."""
+    tokens = (_token(LETTERS, DIGITS), _TOKEN)
+    # White space to polars, which Python's own \s has four more of.
+    space = r"\t-\r \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"
+    return (tuple(re.compile(f"{_MARK}|{token}") for token in tokens),  # type: ignore[return-value]
+            re.compile(_SPACED_TOKEN),
+            re.compile(f"(?<![^{space}]){_ANY_UNKNOWN}(?![^{space}])"))
 
 
 def tokenize(sentences: list[str], *, lowercase: bool, split: str = "words") -> Tokens:

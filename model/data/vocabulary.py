@@ -12,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from model.system.errors import UserError
-from model.system.files import publish
+from ..system.errors import UserError
+from ..system.files import publish
 
 # No other words look like these: the tokenizer takes < and > for words of their own, and in text
 # that is tokenized already a border within a line is refused.

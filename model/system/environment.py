@@ -7,6 +7,10 @@ does so from the folder that ``.venv`` is a link to, because the link may come t
 the job runs. Processes that the command starts inherit all of it.
 
 With ``PIPELINE_ENVIRONMENT=keep`` nothing is changed: for tests and for debugging.
+
+Where the project is installed as a package, ``lstm_model``, the folder of that holds ``model``,
+``pipeline`` and ``luigi.cfg`` as a checkout does. The first two are names that others have, too;
+only the processes of the commands know them.
 """
 
 from __future__ import annotations
@@ -15,7 +19,9 @@ import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import NoReturn
 
+# Or the folder of the installed package.
 CHECKOUT = Path(__file__).resolve().parents[2]
 
 # Who and where the user is, how programs are found and loaded on this machine, and how the network
@@ -34,6 +40,39 @@ _KEPT_PREFIXES = ("LD_", "PIPELINE_")
 
 # The process that has started itself again already.
 _MARK = "PIPELINE_STARTED"
+
+
+# For Python 3.10, which does not know PYTHONSAFEPATH: as -m, but for the current folder.
+_RUN_MODULE = ("import runpy, sys; del sys.path[0], sys.argv[0]; "
+               "runpy.run_module(sys.argv[0], run_name='__main__', alter_sys=True)")
+
+
+def is_checkout() -> bool:
+    """Whether this is a checkout of the project, and not an installed package."""
+    return (CHECKOUT / "pyproject.toml").is_file()
+
+
+def base_folder() -> Path:
+    """Where relative names in the settings start: the checkout, or else the current folder."""
+    return CHECKOUT if is_checkout() else Path.cwd()
+
+
+def module_command(module: str) -> list[str]:
+    """The beginning of a command line that runs a module of the project with this Python."""
+    if sys.version_info < (3, 11) and not is_checkout():
+        return [sys.executable, "-c", _RUN_MODULE, module]
+    return [sys.executable, "-m", module]
+
+
+def start(module: str) -> NoReturn:
+    """Become ``python -m module``: what the commands of the installed package do."""
+    if is_kept():
+        folders = [str(CHECKOUT), *filter(None, [os.environ.get("PYTHONPATH")])]
+        variables = {**os.environ, "PYTHONPATH": os.pathsep.join(folders), "PYTHONSAFEPATH": "1"}
+    else:
+        variables = {**for_job(os.environ), _MARK: str(os.getpid())}
+    command = module_command(module)
+    os.execve(command[0], [*command, *sys.argv[1:]], variables)
 
 
 def is_kept() -> bool:
@@ -101,9 +140,9 @@ def for_job(environment: Mapping[str, str]) -> dict[str, str]:
 
 
 def work_folder(environment: Mapping[str, str] = os.environ) -> str:
-    """The working folder in full: ``PIPELINE_WORK``, or ``data/work`` of the checkout."""
+    """The working folder in full: ``PIPELINE_WORK``, or ``data/work`` of the `base_folder`."""
     named = environment.get("PIPELINE_WORK")
-    return os.path.abspath(os.path.expanduser(named) if named else CHECKOUT / "data" / "work")
+    return os.path.abspath(os.path.expanduser(named) if named else base_folder() / "data" / "work")
 
 
 def use_work_folder(path: str) -> None:

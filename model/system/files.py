@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from model.system.errors import UserError
+from .errors import UserError
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer

@@ -11,8 +11,8 @@ from typing import BinaryIO
 
 import h5py
 
-from model.system.errors import DamagedFile
-from model.system.files import publish
+from .errors import DamagedFile
+from .files import publish
 
 _SEAL_BYTES = 512  # the user block of an HDF5 file: the smallest that the format allows
 

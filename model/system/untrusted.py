@@ -11,14 +11,16 @@ import contextlib
 import os
 import signal
 import subprocess
-import sys
 from collections.abc import Iterator
 
 import h5py
 import numpy as np
 
-from model.system.errors import DamagedFile, UserError
+from . import environment
+from .errors import DamagedFile, UserError
 
+# By the name that the project's folder has here.
+_TRIAL = f"{__name__.removesuffix('.system.untrusted')}.trial"
 _LONGEST_SECONDS = 60  # of processor time; a checkpoint of a gigabyte takes two
 
 
@@ -37,7 +39,7 @@ def try_out(path: str | os.PathLike, seconds: int = _LONGEST_SECONDS) -> None:
         When it does not.
     """
     done = subprocess.run(
-        [sys.executable, "-m", "model.trial", path, str(seconds), str(os.getpid())],
+        [*environment.module_command(_TRIAL), path, str(seconds), str(os.getpid())],
         stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     if done.returncode < 0:
         raise UserError(
