@@ -142,14 +142,24 @@ def _parser() -> argparse.ArgumentParser:
 
     for command in (score, sample):
         command.add_argument(
-            "--model", type=Path,
-            help=f"a checkpoint (default: {_CURRENT})")
-        _add_profile(command)
-        command.add_argument(
             "--device", type=_device,
             help="where to compute: cpu (the default), cuda or cuda:N for a graphics card, or "
                  "torch-cpu; or numpy, which needs no Theano and no compiler (the default where "
                  "Theano is not installed)")
+
+    export = commands.add_parser(
+        "export", help="write a model in a format that other programs read",
+        description="Write a model as ONNX, which computes in onnxruntime and others, or its "
+                    "weights as safetensors; docs/using.md has names and shapes. ONNX is two "
+                    "files: OUT for whole sentences, and beside it, with .step before its suffix, "
+                    "one for a word at a time, with the state as input and output.")
+    export.set_defaults(function=export_command)
+    export.add_argument("output", type=Path, metavar="OUT", help="the file to write")
+    export.add_argument("--format", choices=("onnx", "safetensors"), required=True)
+    for command in (score, sample, export):
+        command.add_argument("--model", type=Path,
+                             help=f"a checkpoint (default: {_CURRENT})")
+        _add_profile(command)
 
     info = commands.add_parser("info", help="what a shard or a checkpoint holds",
                                description=info_command.__doc__)
@@ -397,6 +407,15 @@ def sample_command(options: argparse.Namespace) -> None:
                         count=options.count, seed=seed, temperature=options.temperature,
                         prefix=vocabulary.encode(prefix)):
         print(" ".join([*prefix, *(vocabulary.words[n] for n in words)]), flush=True)
+
+
+def export_command(options: argparse.Namespace) -> None:
+    """``export``: prints the files that were written, and their sizes in bytes."""
+    from model.export import export
+
+    _, checkpoint = _model(options)
+    for path in export(checkpoint, options.format, options.output):
+        print(f"{path.stat().st_size:>14,}  {path}")
 
 
 def info_command(options: argparse.Namespace) -> None:
