@@ -41,7 +41,7 @@ torch = $(if $(filter-out cpu,$(device)),torch)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup environment run why history status report gc daemon stop bench test test-extras \
-        test-card check lock clean
+        test-all test-card check lock clean
 MAKEFLAGS += --no-print-directory
 
 help: ## List the targets and the variables
@@ -108,9 +108,30 @@ test: setup ## Run the tests
 # The networks of the tests are tiny: threads would only wait for each other.
 test-extras test-card: export OMP_NUM_THREADS = 1
 
-test-extras: ## Run the tests of what needs an extra (installs PyTorch)
-	@$(setup) torch triton
+test-extras: ## Run the tests of what needs an extra (installs PyTorch and onnxruntime)
+	@$(setup) torch triton export
 	@exec $(pytest) -m "extras and not card"
+
+# In copies, so that this checkout's environment stays: each makes one of its own, the first time.
+test-all: ## Run the tests on each of Python 3.10, 3.11 and 3.12 that is found
+	@result=; failed=; \
+	for version in 3.10 3.11 3.12; do \
+	    python=; \
+	    for each in python$$version ~/.pyenv/versions/$$version.*/bin/python \
+	            ~/.local/share/uv/python/cpython-$$version.*/bin/python; do \
+	        if [[ $$("$$each" -I -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>&1) \
+	                == $$version ]]; then python=$$each; break; fi; \
+	    done; \
+	    if [[ ! $$python ]]; then result+="Python $$version: not found"$$'\n'; continue; fi; \
+	    copy=data/test-all/$$version; \
+	    mkdir -p $$copy && find $$copy -mindepth 1 -maxdepth 1 \
+	        ! -name '.venv*' ! -name data -exec rm -rf {} + && \
+	    tar --exclude=./data/?* --exclude='./.venv*' --exclude=./.git --exclude=__pycache__ \
+	        -cf - . | tar -xf - -C $$copy && $(MAKE) -C $$copy test PYTHON=$$python \
+	        && result+="Python $$version: passed"$$'\n' \
+	        || { result+="Python $$version: FAILED"$$'\n'; failed=yes; }; \
+	done; \
+	printf %s "$$result"; [[ ! $$failed && $$result == *passed* ]]
 
 # Where a card is, there may be another Python, with packages of its own: PYTHON names it.
 test-card: ## Run the tests that need a graphics card, with PYTHON or that of .venv

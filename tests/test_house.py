@@ -1,6 +1,7 @@
 """The rules of the house, read from the imports: see docs/architecture.md."""
 
 import ast
+import sys
 from pathlib import Path
 
 import pytest
@@ -34,10 +35,47 @@ def imported(name):
     """The names that a module imports, wherever in it: modules, or modules and what is in them."""
     found = set()
     for node in ast.walk(ast.parse(MODULES[name].read_text())):
-        if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+        found |= names_in(name, node)
+    return found
+
+
+def names_in(name, node):
+    """The names that one statement of a module imports."""
+    if isinstance(node, ast.Import):
+        return {alias.name for alias in node.names}
+    if not isinstance(node, ast.ImportFrom):
+        return set()
+    module = node.module
+    if node.level:
+        package = name if MODULES[name].stem == "__init__" else name.rpartition(".")[0]
+        above = package.split(".")[:len(package.split(".")) - node.level + 1]
+        module = ".".join(filter(None, [*above, node.module]))
+    return {f"{module}.{alias.name}" for alias in node.names}
+
+
+def imported_at_once(name):
+    """Statements that import something when a module is imported; those in functions come later."""
+    waiting = [*ast.parse(MODULES[name].read_text()).body]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, (ast.Import, ast.ImportFrom)):
+            yield node
+        elif isinstance(node, (ast.ClassDef, ast.Try, ast.With)):
+            waiting += node.body
+        elif isinstance(node, ast.If) and ast.unparse(node.test) != "TYPE_CHECKING":
+            waiting += [*node.body, *node.orelse]
+
+
+def of_the_interface():
+    """The modules that `lstm_model` imports, and what each imports with them."""
+    found, waiting = {}, ["model.language_model", "model.trial"]  # the latter reads a file first
+    while waiting:
+        name = waiting.pop()
+        if name not in found:
+            found[name] = [*imported_at_once(name)]
+            names = set().union(*(names_in(name, node) for node in found[name]))
+            waiting += {each for of in names for each in (of, of.rpartition(".")[0])
+                        if each in MODULES and each != name}
     return found
 
 
@@ -97,7 +135,8 @@ def exported(name):
 
 
 @pytest.mark.parametrize("name", ["model.inference", "model.scoring", "model.sampling",
-                                  "model.description", "model.evaluation"])
+                                  "model.description", "model.evaluation", "model.export",
+                                  "model.language_model"])
 def test_using_a_model_imports_no_training(name):
     assert not OF_TRAINING & reached(name)
 
@@ -119,6 +158,24 @@ def test_words_and_shards_know_no_network(name):
 def test_luigi_is_known_in_few_rooms(name):
     if name not in KNOW_LUIGI:
         assert "luigi" not in top_levels(name)
+
+
+def test_the_interface_needs_numpy_and_h5py_alone():
+    found = of_the_interface()
+    assert {"model.data.tokenization", "model.numpy_network", "model.system.hdf5"} <= {*found}
+    tops = {each.partition(".")[0] for name, nodes in found.items()
+            for node in nodes for each in names_in(name, node)}
+    assert tops - {*sys.stdlib_module_names} <= {"model", "numpy", "h5py"}
+
+
+@pytest.mark.parametrize("name", of_the_interface())
+def test_the_interface_has_no_name_for_our_folders(name):
+    """In the installed package `model` lies in another, and a program may have a `model` itself."""
+    for node in ast.walk(ast.parse(MODULES[name].read_text())):
+        if isinstance(node, ast.Import):
+            assert not any(alias.name.partition(".")[0] == "model" for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            assert node.module.partition(".")[0] != "model"
 
 
 @pytest.mark.parametrize("name", MODULES)

@@ -116,3 +116,38 @@ def test_what_changes_make_is_refused(checkout, name, value):
 @pytest.mark.parametrize("flags", ["-j8", "j4", "-j 4 --no-print-directory", "s"])
 def test_how_many_jobs_make_runs_is_no_matter(checkout, flags):
     assert make(checkout, "run", MAKEFLAGS=flags) == make(checkout, "run")
+
+
+def test_all_pythons_that_are_found_are_tested_each_in_a_copy(checkout, tmp_path):
+    programs = tmp_path / "programs"
+    programs.mkdir()
+    answers = {"python3.10": "echo 3.10", "python3.11": "echo a shim that finds nothing; exit 1",
+               "python3.12": "echo 3.12"}
+    for name, answer in answers.items():
+        (programs / name).write_text(f"#!/bin/bash\n{answer}\n")
+        (programs / name).chmod(0o755)
+    path = f"{programs}:{os.environ['PATH']}"
+    (checkout / "data").mkdir()
+    (checkout / "data" / "large").touch()
+    for version in ("3.10", "3.12"):  # environments that were made before
+        copy = checkout / "data" / "test-all" / version
+        shutil.copytree(checkout / ".venvs", copy / ".venvs")
+        (copy / ".venv").symlink_to(".venvs/real")
+        (copy / "removed since").touch()
+    home = {"HOME": str(tmp_path / "home"), "PATH": path}
+    code, output = make(checkout, "test-all", **home)
+    assert code == 0, output
+    assert output.splitlines()[-3:] == [
+        "Python 3.10: passed", "Python 3.11: not found", "Python 3.12: passed"]
+    for version in ("3.10", "3.12"):
+        assert f"setup|--python|python{version}|" in output
+        copy = checkout / "data" / "test-all" / version
+        assert not (copy / "removed since").exists() and not (copy / "data" / "large").exists()
+    real = checkout / "data" / "test-all" / "3.12" / ".venvs" / "real" / "bin" / "python"
+    real.write_text("#!/bin/bash\nexit 1\n")
+    code, output = make(checkout, "test-all", **home)
+    assert code != 0 and output.count("Python 3.12: FAILED") == 1
+    for name in ("python3.10", "python3.12"):
+        (programs / name).write_text("#!/bin/bash\nexit 1\n")
+    code, output = make(checkout, "test-all", **home)
+    assert code != 0 and output.count("not found") == 3

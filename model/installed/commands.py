@@ -1,6 +1,9 @@
 """The commands of the installed package."""
 
-from .model.system import environment
+import importlib.util
+import sys
+
+from .model.system import environment, extras
 
 
 def model() -> None:
@@ -10,4 +13,6 @@ def model() -> None:
 
 def pipeline() -> None:
     """``lstm-pipeline``"""
+    if importlib.util.find_spec("luigi") is None:
+        sys.exit(f"error: {extras.what_is_missing(ModuleNotFoundError(name='luigi'))}")
     environment.start("pipeline")
