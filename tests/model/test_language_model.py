@@ -4,6 +4,7 @@ import doctest
 import json
 import math
 import os
+import re
 import subprocess
 import sys
 
@@ -18,6 +19,7 @@ from model.inference import log_probabilities_of, next_word_of
 from model.language_model import LanguageModel
 from model.sampling import sample
 from model.system.errors import UserError
+from tests.jobs import REPOSITORY
 from tests.lstm_reference import forward_and_gradients
 from tests.models import LINES, NETWORKS, random_model, write_model
 
@@ -227,6 +229,17 @@ def test_the_examples_run(one, monkeypatch):
     for test in found:
         runner.run(test)
     assert runner.failures == 0 and len(found) == 6
+
+
+def test_the_documented_examples_run(one, monkeypatch, tmp_path):
+    monkeypatch.setenv("PIPELINE_WORK", str(one[0].parents[2]))
+    monkeypatch.setitem(sys.modules, "lstm_model", model.language_model)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "valid.txt").write_text("".join(f"{line}\n" for line in LINES))
+    for name in ("docs/using.md", "README.md"):
+        blocks = re.findall(r"```python\n(.*?)```", (REPOSITORY / name).read_text(), re.DOTALL)
+        block, = [block for block in blocks if "import LanguageModel" in block]
+        exec(block, {})
 
 
 def test_it_loads_neither_theano_nor_polars(one):
