@@ -50,7 +50,7 @@ def fill(folder):
 
 def change(checkout):
     """A new version of some package."""
-    for path in (checkout / "constraints").iterdir():
+    for path in (checkout / "constraints").glob("*.txt"):
         path.write_text(path.read_text() + "# changed\n")
 
 
@@ -77,7 +77,7 @@ def test_it_is_made_once(checkout, built):
     assert os.readlink(link) == f".venvs/{environment_for(checkout, []).name}"
     before = link.lstat().st_ino
     make(checkout, [])
-    assert built == [["test"]] and link.lstat().st_ino == before
+    assert built == [["pipeline", "test"]] and link.lstat().st_ino == before
 
 
 def test_a_change_makes_another_beside_it_and_the_one_before_stays(checkout):
@@ -126,7 +126,8 @@ def test_an_extra_stays_when_another_is_added_and_after_changes(checkout, built)
     make(checkout, ["lock"])
     change(checkout)
     make(checkout, [])
-    assert built == [["test", "torch"], ["test", "lock", "torch"], ["test", "lock", "torch"]]
+    assert [{*extras} - {"pipeline", "test"} for extras in built] \
+        == [{"torch"}, {"lock", "torch"}, {"lock", "torch"}]
 
 
 def test_an_extra_that_is_no_more_is_left_out(checkout, built):
@@ -134,7 +135,7 @@ def test_an_extra_that_is_no_more_is_left_out(checkout, built):
     (checkout / ".venv" / "extras").write_text("test torch of-old")
     change(checkout)
     make(checkout, [])
-    assert built[1:] == [["test", "torch"]]
+    assert built[1:] == [["pipeline", "test", "torch"]]
 
 
 def test_what_was_cut_off_is_made_again(checkout, built, monkeypatch):
@@ -350,9 +351,25 @@ def test_the_checkout_is_found_from_any_folder(tmp_path):
         assert found == f"{tmp_path}\n"
 
 
+def test_the_package_is_there_as_where_it_is_installed(tmp_path):
+    root = tmp_path / "checkout"
+    package = root / ".venvs" / "real" / "lstm_model"
+    package.parent.mkdir(parents=True)
+    shutil.copytree(REPOSITORY / "model", root / "model")
+    make_environment.link_package(root, package)
+    root.rename(tmp_path / "moved")
+    found = subprocess.run(
+        [sys.executable, "-c", "import lstm_model; print(lstm_model.LanguageModel.__module__)"],
+        cwd="/", check=True, stdout=subprocess.PIPE, text=True,
+        env={"PYTHONPATH": str(tmp_path / "moved" / ".venvs" / "real")}).stdout
+    assert found == "lstm_model.model.language_model\n"
+
+
 def test_the_requirements_are_those_of_the_project_and_of_extras():
     shown = subprocess.run(
         [sys.executable, "-I", "-c", make_environment._REQUIREMENTS, REPOSITORY / "pyproject.toml",
-         "torch"], check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines()
-    assert "Theano==1.0.5" in shown and any(line.startswith("torch>=") for line in shown)
+         "pipeline", "torch"], check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines()
+    assert "Theano==1.0.5" in shown
+    for name in ("h5py", "torch"):
+        assert any(line.startswith(f"{name}>=") for line in shown)
     assert not any(line.startswith("pytest") for line in shown)
