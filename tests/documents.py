@@ -19,6 +19,7 @@ LEFT_OUT = {
     "card": "needs a graphics card",
     "cluster": "needs several hosts",
     "night": "takes hours, or is for a night",
+    "pip": "installs with pip, or needs what that installed: tests/test_package.py does it",
     "tests": "runs the tests themselves, or writes into the checkout",
     "web": "fetches from a place in the web that is not part of the example",
 }

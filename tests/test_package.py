@@ -218,7 +218,7 @@ def test_in_a_checkout_other_commands_install_what_is_missing(monkeypatch, tmp_p
 def documented():
     """The lines of docs/using.md that install the job with pip."""
     text = (REPOSITORY / "docs" / "using.md").read_text()
-    block, = re.findall(r"```\n([^`]*'\.\[pipeline\]'[^`]*)```", text)
+    block, = re.findall(r"```sh pip\n([^`]*'\.\[pipeline\]'[^`]*)```", text)
     return block
 
 

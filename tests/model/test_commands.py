@@ -109,8 +109,10 @@ TRAINING = ("model.training", "model.trainer", "model.updater", "model.schedule"
     (["pipeline", "--help"], ""),
     (["model", "info", "MODEL"], ""),
     (["model", "info", "SHARD"], ""),
-    (["model", "score", "--model", "MODEL", "TEXT"], "theano polars"),
-    (["model", "sample", "--model", "MODEL", "--count", "1"], "theano polars"),
+    (["model", "score", "--model", "MODEL", "TEXT"], "theano"),
+    (["model", "sample", "--model", "MODEL", "--count", "1"], "theano"),
+    (["model", "score", "--model", "MODEL", "--device", "numpy", "TEXT"], ""),
+    (["model", "sample", "--model", "MODEL", "--device", "numpy", "--count", "1"], ""),
 ])
 def test_using_a_model_loads_no_training_and_looking_no_theano(made, command, loaded):
     given = {"MODEL": made["model"], "SHARD": made["shard"], "TEXT": made["text"]}
