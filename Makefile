@@ -16,7 +16,7 @@ endif
 endif
 
 # Only what the command line says counts: clusters, for one, set WORK. A $ in a name is one.
-variables := CORPUS VALID TEST WORK PROFILE DEVICE SCHEDULER WORKERS PYTHON REMOVE MODELS
+variables := CORPUS VALID TEST WORK PROFILE SET DEVICE SCHEDULER WORKERS PYTHON REMOVE MODELS
 given = $(if $(findstring command line,$(origin $1)),$(value $1))
 $(foreach name,$(variables),$(eval override $(name) := $$(call given,$(name))))
 override WORK := $(or $(WORK),data/work)
@@ -31,17 +31,18 @@ unexport PYTHONDONTWRITEBYTECODE
 python := "$$(readlink -f .venv)/bin/python" -E
 # exec: signals reach the job itself, and its exit status is the recipe's.
 pipeline := exec $(python) -m pipeline
+work = $(if $(SET),--set "$$SET") --work "$$WORK"
 inputs = $(if $(CORPUS),--corpus "$$CORPUS") $(if $(VALID),--valid "$$VALID") \
-         $(if $(TEST),--test "$$TEST") $(if $(PROFILE),--profile "$$PROFILE") --work "$$WORK"
+         $(if $(TEST),--test "$$TEST") $(if $(PROFILE),--profile "$$PROFILE") $(work)
 luigi = $(if $(DEVICE),--device "$$DEVICE") $(if $(SCHEDULER),--scheduler "$$SCHEDULER") $(if $(WORKERS),--workers "$$WORKERS")
 setup := ./setup.sh $(if $(PYTHON),--python "$$PYTHON")
 # A device other than the processor, by the command line or else by luigi.cfg, needs PyTorch.
-device = $(or $(DEVICE),$(shell sed -nE '/^\[run\]/,/^\[[^r]/s/^device *= *//p' luigi.cfg 2>/dev/null))
+device = $(or $(DEVICE),$(patsubst run.device=%,%,$(filter run.device=%,$(SET))),$(shell sed -nE '/^\[run\]/,/^\[[^r]/s/^device *= *//p' luigi.cfg 2>/dev/null))
 torch = $(if $(filter-out cpu,$(device)),torch)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup environment run why history status report gc daemon stop bench test test-extras \
-        test-all test-card check lock clean
+.PHONY: help setup environment run why plan settings history status report gc daemon stop bench \
+        test test-extras test-all test-card check lock clean
 MAKEFLAGS += --no-print-directory
 
 help: ## List the targets and the variables
@@ -53,7 +54,8 @@ help: ## List the targets and the variables
 #:   CORPUS     sentences to train on: file, folder or glob (default: the King James text)
 #:   VALID TEST sentences to validate and test with (default: 1 % of the corpus each)
 #:   WORK       folder for everything the job makes (default: data/work)
-#:   PROFILE    named settings of the network and its training
+#:   PROFILE    named settings of the network and its training, or the path of a file of them
+#:   SET        single settings: "training.rate=0.002 network.num_units=512"
 #:   DEVICE     cpu, cuda or cuda:N for a graphics card (installs PyTorch), or torch-cpu
 #:   SCHEDULER  daemon or local       WORKERS  processes side by side
 #:   PYTHON     Python 3.10, 3.11 or 3.12 (default: that of .venv, or the newest on the PATH)
@@ -73,11 +75,17 @@ run: setup ## Run the whole job, from the text to the report; only what has chan
 why: environment ## Say what a run would do again, and why, without doing it
 	@$(pipeline) why $(inputs)
 
+plan: setup ## Say what a run would take: sentences, time, memory, disk; measures for some seconds
+	@$(pipeline) plan $(inputs) $(luigi)
+
+settings: environment ## Show every setting, its value, where it comes from, and its reason
+	@$(pipeline) settings $(inputs) $(luigi)
+
 history: environment ## Show a table of all runs so far
-	@$(pipeline) history --work "$$WORK"
+	@$(pipeline) history $(work)
 
 status: environment ## Show what each task is doing
-	@$(pipeline) status --work "$$WORK"
+	@$(pipeline) status $(work)
 
 report: setup ## Make the report again
 	@$(pipeline) report $(inputs)
@@ -86,10 +94,10 @@ gc: environment ## List what nothing refers to any more, and the models not in u
 	@$(pipeline) gc $(inputs) $(if $(filter yes,$(REMOVE)),--remove) $(if $(MODELS),--models $$MODELS)
 
 daemon: setup ## Start the Luigi daemon, on the loopback address
-	@$(pipeline) daemon --work "$$WORK"
+	@$(pipeline) daemon $(work)
 
 stop: environment ## Stop the Luigi daemon
-	@$(pipeline) stop --work "$$WORK"
+	@$(pipeline) stop $(work)
 
 bench: ## Compare the speed of training with PyTorch's (installs PyTorch)
 	@$(setup) torch

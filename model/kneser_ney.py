@@ -58,7 +58,7 @@ FORMAT_VERSION = 1
 _FALLBACK = (0.0, 0.5, 1.0, 1.5)
 
 # N-grams that are sorted at a time: 170 MB where they are five words of two bytes.
-_SORTED_AT_A_TIME = 1 << 24
+SORTED_AT_A_TIME = 1 << 24
 # Sets of n-grams that are counted to tell where to cut: by first word, and part of the second.
 _SETS = 1 << 22
 # Rows of the file that are in memory at a time.
@@ -208,7 +208,7 @@ def _ranges(in_sets: np.ndarray) -> Iterator[tuple[int, int]]:
     ends = np.cumsum(in_sets)
     low, done = 0, 0
     while done < ends[-1]:
-        high = max(low + 1, int(np.searchsorted(ends, done + _SORTED_AT_A_TIME, "right")))
+        high = max(low + 1, int(np.searchsorted(ends, done + SORTED_AT_A_TIME, "right")))
         if ends[high - 1] > done:
             yield low, high
         low, done = high, ends[high - 1]

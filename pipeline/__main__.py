@@ -10,6 +10,7 @@ import logging
 import os
 import signal
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from logging.handlers import RotatingFileHandler
@@ -41,7 +42,7 @@ def main(arguments: list[str] | None = None) -> int:
         os.environ[name] = ",".join(filter(None, [os.environ.get(name), "127.0.0.1"]))
     try:
         _enter_base_folder(options)
-        settings.load_or_exit(getattr(options, "profile", None))
+        settings.load_or_exit(getattr(options, "profile", None), options.set)
         return options.function(options)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -79,6 +80,8 @@ def _parser() -> argparse.ArgumentParser:
     for name, function, text in (
         ("run", run_command, "run the whole job; only what has changed is done again"),
         ("why", why_command, "say what a run would do again, and why"),
+        ("plan", plan_command, "say what a run would take: time, memory, disk"),
+        ("settings", settings_command, "show every setting, where its value comes from, and why"),
         ("report", report_command, "make the report again"),
         ("gc", gc_command, "list the artifacts that nothing refers to any more, or remove them"),
         ("history", history_command, "show a table of all runs so far"),
@@ -89,20 +92,24 @@ def _parser() -> argparse.ArgumentParser:
         command = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
         command.set_defaults(function=function)
         command.add_argument("--work", help="working folder (default: data/work)")
-        if name in ("run", "why", "report", "gc"):
+        command.add_argument("--set", action="append", default=[], metavar="SECTION.NAME=VALUE",
+                             help="a setting, or several with blanks between, before all files")
+        if name in ("run", "why", "plan", "settings", "report", "gc"):
             command.add_argument(
                 "--corpus", help="sentences to train on: file, folder, glob or the address of a "
                                  ".tar.gz (default: [corpus] path)")
             command.add_argument(
                 "--valid", help="sentences to validate with (default: [corpus] valid)")
             command.add_argument("--test", help="sentences to test with (default: [corpus] test)")
-            command.add_argument("--profile", choices=settings.profiles(),
-                                 help="named settings of network and training")
+            command.add_argument(
+                "--profile", type=settings.profile, metavar="NAME",
+                help=f"named settings of network and training: {', '.join(settings.profiles())}, "
+                     "or the path of a file")
         if name == "gc":
             command.add_argument("--remove", action="store_true", help="remove what is listed")
             command.add_argument("--models", nargs="+", default=[], metavar="NAME",
                                  help="also these models that are not in use, or all of them")
-        if name == "run":
+        if name in ("run", "plan", "settings"):
             in_file = settings.SETTINGS["run"]
             command.add_argument("--scheduler", choices=in_file["scheduler"].rule.choices,
                                  help="through luigid, or without it (default: [run] scheduler)")
@@ -237,6 +244,41 @@ def why_command(options: argparse.Namespace) -> int:
             print(f"{title}: {reason}")
         if not found:
             print("nothing has changed: a run would do nothing")
+    return 0
+
+
+def plan_command(options: argparse.Namespace) -> int:
+    """``plan``: measures for some seconds; of what it makes only compiled code is left."""
+    from tqdm import tqdm
+
+    from pipeline.artifacts import only_looking
+    from pipeline.plan import as_text, make_plan
+    from pipeline.working_folder import claim
+
+    work = Path(environment.work_folder())
+    if options.device:
+        settings.override("run", "device", options.device)
+    workers = int(options.workers or settings.values(settings.run)["workers"])
+    claim(work)  # the run finds there what is compiled here
+    with _configured(options), only_looking(), tempfile.TemporaryDirectory() as folder, tqdm(
+            total=1, bar_format="{percentage:5.1f}% |{bar:20}| {elapsed} {desc}", leave=False,
+            disable=not sys.stderr.isatty()) as bar:
+        def say(status: str, share: float) -> None:
+            bar.n = share
+            bar.set_description_str(status)
+
+        plan = make_plan(work, Path(folder), workers, say)
+    print(as_text(plan, work) if plan else "nothing has changed: a run would do nothing\n", end="")
+    return 0
+
+
+def settings_command(options: argparse.Namespace) -> int:
+    """``settings``: all that a run with these options would have, as a file of settings."""
+    from pipeline.settings_listing import listing
+
+    given = {place: (f"--{option}", value) for option, place in _OPTIONS.items()
+             if (value := vars(options)[option])}
+    print(listing(given), end="")
     return 0
 
 
@@ -383,10 +425,15 @@ def stop_command(options: argparse.Namespace) -> int:
     return 0
 
 
+# The settings that options stand for.
+_OPTIONS = {"corpus": ("corpus", "path"), "valid": ("corpus", "valid"),
+            "test": ("corpus", "test"), "device": ("run", "device"),
+            "scheduler": ("run", "scheduler"), "workers": ("run", "workers")}
+
+
 def _corpus_flags(options: argparse.Namespace) -> list[str]:
-    flags = (("--corpus-path", options.corpus), ("--corpus-valid", options.valid),
-             ("--corpus-test", options.test))
-    return [text for flag, value in flags if value for text in (flag, value)]
+    return [text for option, (section, name) in _OPTIONS.items() if section == "corpus"
+            if (value := vars(options)[option]) for text in (f"--{section}-{name}", value)]
 
 
 def _exit_code_flags() -> list[str]:

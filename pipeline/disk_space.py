@@ -14,7 +14,7 @@ _BYTES_PER_BYTE_OF_TEXT = 2
 _COMPRESSED = (".gz", ".bz2", ".xz", ".zst")
 _TEXT_PER_COMPRESSED_BYTE = 3  # text in the least effective of these, gzip
 
-_CHECKPOINTS_AT_A_TIME = 3  # the last one, the best, and the next while it is written
+CHECKPOINTS_AT_A_TIME = 3  # the last one, the best, and the next while it is written
 _BYTES_PER_FLOAT = 4
 
 
@@ -45,7 +45,7 @@ def for_training(network: dict, optimiser: str, words: int) -> int:
         Size of the vocabulary.
     """
     weights = NetworkConfig(**network).count_weights(words)
-    return _CHECKPOINTS_AT_A_TIME * (1 + OPTIMISERS[optimiser]) * weights * _BYTES_PER_FLOAT
+    return CHECKPOINTS_AT_A_TIME * (1 + OPTIMISERS[optimiser]) * weights * _BYTES_PER_FLOAT
 
 
 def check(work: Path, needed: int) -> None:

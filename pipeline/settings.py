@@ -1,8 +1,8 @@
 """Every setting: its default, the reason for it, and which values it may have.
 
 luigi.cfg repeats them for people to change. Luigi never reads a file itself: all are read here,
-each line by itself, so that every fault of every file can be told at once, with its place, before
-anything runs.
+each line by itself, so that every fault of every file, and of ``--set``, can be told at once, with
+its place, before anything runs.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import os
 import re
 import sys
 import unittest.mock
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -49,6 +49,7 @@ from model.data.tokenization import RULES  # noqa: E402
 from model.data.vocabulary import SPECIALS  # noqa: E402
 from model.system import environment  # noqa: E402
 from model.system.files import UserError  # noqa: E402
+from model.system.terminal import one_line  # noqa: E402
 from pipeline.exit_codes import ExitCode  # noqa: E402
 
 # A setting of Luigi's that Luigi takes for a mistake, and warns of.
@@ -153,12 +154,26 @@ def _of_model(config: type, /, **settings: tuple[Any, str]) -> dict[str, Setting
 
 
 _PROFILES = Path(__file__).parent / "profiles"
-_profile: str | None = None  # that is in force
+_profile: str | None = None  # that is in force: its name
+_usual: dict[tuple[str, str], object] = {}  # the values with nothing but that profile
+_in_force: dict[tuple[str, str], _Line] = {}  # what was set, and by which line
 
 
 def profiles() -> list[str]:
     """The names of all profiles."""
     return sorted(file.stem for file in _PROFILES.glob("*.cfg"))
+
+
+def profile(text: str) -> str:
+    """A type for argparse: the name of a profile, or the path of a file, in full."""
+    if text in profiles():
+        return text
+    path = os.path.abspath(os.path.expanduser(text))
+    if os.sep in text or text.endswith(".cfg") or os.path.exists(path):
+        return path
+    raise argparse.ArgumentTypeError(
+        f"there is no profile {text}{_meant(text, profiles())}; there are "
+        f"{', '.join(profiles())}, and any file of settings, by its path")
 
 
 run = _section(
@@ -355,46 +370,58 @@ def training_values() -> dict:
 
 
 def profile_in_force() -> str | None:
-    """The profile that was chosen; None for the default one."""
+    """The name of the profile that was chosen, a file's without its suffix; None for the default.
+    """
     return _profile
 
 
 def differing() -> dict[str, object]:
     """The settings in force that are not as the profile has them, as ``network.num_units``."""
-    usual = {(section, name): setting.default for section, settings in SETTINGS.items()
-             for name, setting in settings.items()}
-    if _profile:
-        for line in _lines(_PROFILES / f"{_profile}.cfg", []):
-            if line.name in SETTINGS.get(line.section, {}):
-                rule = SETTINGS[line.section][line.name].rule
-                usual[line.section, line.name] = rule.parse(_value(line))
     return {f"{section}.{name}": value for section, each in _CLASSES.items()
-            for name, value in values(each).items() if value != usual[section, name]}
+            for name, value in values(each).items() if value != _usual[section, name]}
 
 
-def load(profile: str | None = None) -> None:
-    """Put in force what the files say, or refuse them.
+def place(section: str, name: str) -> str | None:
+    """Where a setting in force was set: file and line, or ``--set``; None for its default."""
+    line = _in_force.get((section, name))
+    return line.place if line else None
+
+
+def of_luigi() -> dict[str, dict[str, str]]:
+    """Luigi's own settings, by section and name, as far as any file or ``--set`` has them.
+
+    As they stand there, with the names of variables in place of what may be a secret.
+    """
+    found: dict[str, dict[str, str]] = {}
+    for (section, name), line in _in_force.items():
+        if section not in SETTINGS:
+            found.setdefault(section, {})[name] = line.text
+    return found
+
+
+def load(profile: str | None = None, given: Sequence[str] = ()) -> None:
+    """Put in force what the files and the command say, or refuse it.
 
     They are luigi.cfg, then the file that the environment variable ``LUIGI_CONFIG_PATH`` names,
-    then the profile's; what comes later goes before.
+    then the profile's, then what the command was given; what comes later goes before.
 
     Parameters
     ----------
     profile : str, optional
-        One of `profiles`.
+        One of `profiles`, or the path of a file.
+    given : sequence of str
+        Each one setting or several, with blanks between: ``training.rate=0.002``.
 
     Raises
     ------
     WrongSettings
-        With all that is wrong in all of these files.
+        With all that is wrong in all of these.
     """
     faults: list[str] = []
-    lines = _read(profile, faults)
+    lines = _read(profile, given, faults)
     if faults:
         raise WrongSettings(faults)
-    global _profile
-    _profile = profile
-    _put_in_force(lines)
+    _put_in_force(lines, profile)
 
 
 def override(section: str, name: str, text: str) -> None:
@@ -403,10 +430,10 @@ def override(section: str, name: str, text: str) -> None:
     _values.cache_clear()
 
 
-def load_or_exit(profile: str | None = None) -> None:
-    """As `load`; where the files are refused, print why and end the process."""
+def load_or_exit(profile: str | None = None, given: Sequence[str] = ()) -> None:
+    """As `load`; where it is refused, print why and end the process."""
     try:
-        load(profile)
+        load(profile, given)
     except WrongSettings as error:
         for fault in error.faults:
             print(f"error: {fault}", file=sys.stderr)
@@ -414,21 +441,30 @@ def load_or_exit(profile: str | None = None) -> None:
 
 
 class _Line(NamedTuple):
-    """A line of a file that sets something."""
+    """What sets something: a line of a file, or a part of what the command was given."""
 
     place: str
     section: str
     name: str
     text: str
+    file: Path | None = None
 
 
-def _read(profile: str | None, faults: list[str]) -> list[_Line]:
-    """All that the files set, in their order; appends what is wrong with them."""
+def _profile_file(profile: str) -> Path:
+    return _PROFILES / f"{profile}.cfg" if profile in profiles() else Path(profile)
+
+
+def _read(profile: str | None, given: Sequence[str], faults: list[str]) -> list[_Line]:
+    """All that files and command set, in their order; appends what is wrong with them."""
     files = {environment.CHECKOUT / "luigi.cfg": ""}
     if named := os.environ.get("LUIGI_CONFIG_PATH"):
         files[Path(named).absolute()] = "LUIGI_CONFIG_PATH names "
     if profile:
-        files[_PROFILES / f"{profile}.cfg"] = ""
+        path = _profile_file(profile)
+        files[path] = ""
+        if path.stem in profiles() and path.resolve() != _PROFILES / path.name:
+            faults.append(f"{path}: there is a profile {path.stem} already, whose current model "
+                          "this one's would replace: give the file another name")
     lines = []
     for path, names in files.items():
         try:
@@ -441,6 +477,10 @@ def _read(profile: str | None, faults: list[str]) -> list[_Line]:
                 lines.append(line)
         except OSError as error:
             faults.append(f"{names}{path}: {error.strerror}")
+    for line in _given_lines(given, faults):
+        if fault := _fault(line):
+            faults.append(f"{line.place}: {fault}")
+        lines.append(line)
     if not faults:
         faults += _faults_together(lines)
     return lines
@@ -478,10 +518,33 @@ def _lines(path: Path, faults: list[str]) -> Iterator[_Line]:
             name = setting[1].replace("-", "_")
             first = seen.setdefault((section, name), number)
             if first == number:
-                yield _Line(place, section, name, setting[2])
+                yield _Line(place, section, name, setting[2], path)
             else:
                 faults.append(f"{place}: [{section}] {name} stands there a second time, first on "
                               f"line {first}")
+
+
+def _given_lines(given: Iterable[str], faults: list[str]) -> Iterator[_Line]:
+    """What the command was given that sets something; appends what is wrong with the rest."""
+    seen = set()
+    # A value may hold blanks: what follows one is another setting only where it has a sign.
+    begins = re.compile(r"\s+(?=[^\s=]+\s*=)")
+    for text in filter(None, (part for each in given for part in begins.split(each.strip()))):
+        place = f"--set {one_line(text)}"
+        if not (setting := re.fullmatch(r"\s*([^.=\s]+)\.([^=\s]+)\s*=\s*(.*)", text)):
+            name = text.partition("=")[0].strip()
+            faults.append(f"{place}: it is not section.name=value, as in training.rate=0.002"
+                          + _meant_elsewhere(name, "{}.{}"))
+            continue
+        section, name = setting[1], setting[2].replace("-", "_")
+        if section not in _known():
+            faults.append(f"{place}: there is no section [{section}]"
+                          + _meant(section, _known(), "[{}]"))
+        elif (section, name) in seen:
+            faults.append(f"{place}: [{section}] {name} is set a second time")
+        else:
+            seen.add((section, name))
+            yield _Line(place, section, name, setting[3])
 
 
 @functools.cache
@@ -509,7 +572,8 @@ def _fault(line: _Line) -> str | None:
     setting = f"[{line.section}] {line.name}"
     check = checks.get(line.name, checks.get("*"))
     if check is None:
-        return f"there is no setting {setting}" + _meant(line.name, checks)
+        return f"there is no setting {setting}" + (
+            _meant(line.name, checks) or _meant_elsewhere(line.name, "[{}] {}"))
     if re.search(r"\s[#;]", line.text):
         return (f"{setting}: a comment has a line of its own (a value that holds a space and # or "
                 "; can come from a variable of the environment, as ${PIPELINE_NAME})")
@@ -551,18 +615,32 @@ def _meant(name: str, names: Iterable[str], form: str = "{}") -> str:
     return f"; did you mean {form.format(close[0])}?" if close else ""
 
 
+def _meant_elsewhere(name: str, form: str) -> str:
+    """The end of a message: the settings of that name, in whatever section, if any."""
+    found = [form.format(section, name) for section in SETTINGS if name in SETTINGS[section]]
+    return f"; did you mean {' or '.join(found)}?" if found else ""
+
+
 # Of the two kinds that Luigi knows, ${PIPELINE_NAME} alone: a % stands for itself.
 _INTERPOLATION = EnvironmentInterpolation()
 
 
-def _put_in_force(lines: Iterable[_Line]) -> None:
+def _put_in_force(lines: Iterable[_Line], profile: str | None = None) -> None:
+    global _profile, _usual, _in_force
     config: Any = luigi.configuration.get_config()
     config.clear()
     config._interpolation = _INTERPOLATION
+    _profile, _in_force = _profile_file(profile).stem if profile else None, {}
+    _usual = {(section, name): setting.default for section, settings in SETTINGS.items()
+              for name, setting in settings.items()}
     for line in lines:
         config.set(line.section, line.name, line.text)
+        _in_force[line.section, line.name] = line
+        if profile and line.file == _profile_file(profile) and (
+                setting := SETTINGS.get(line.section, {}).get(line.name)):
+            _usual[line.section, line.name] = setting.rule.parse(_value(line))
     _values.cache_clear()
 
 
 # As far as they can be used, for code that does not `load` them.
-_put_in_force(_read(None, []))
+_put_in_force(_read(None, (), []))

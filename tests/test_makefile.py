@@ -62,8 +62,18 @@ def test_names_stay_whole(checkout):
     assert f"PIPELINE_WORK={name}\n" in (checkout / "environment").read_text()
 
 
+def test_settings_reach_every_command_as_they_are(checkout):
+    given = "training.rate=0.002 corpus.path=a  'b' $x"
+    for target in ("run", "why", "plan", "settings", "report", "gc", "history", "status", "stop"):
+        code, output = make(checkout, target, f"SET={given}")
+        assert code == 0
+        assert f"|pipeline|{target}|--set|{given}|" in output.splitlines()[-1]
+    assert make(checkout, "run", "SET=training.seed=1 run.device=cuda")[1].startswith(
+        "setup|torch|")
+
+
 def test_nothing_is_taken_from_the_environment(checkout):
-    names = ("CORPUS", "VALID", "TEST", "WORK", "PROFILE", "DEVICE", "SCHEDULER", "WORKERS",
+    names = ("CORPUS", "VALID", "TEST", "WORK", "PROFILE", "SET", "DEVICE", "SCHEDULER", "WORKERS",
              "PYTHON", "pipeline", "python", "inputs", "setup", "given", "device", "torch")
     _, expected = make(checkout, "run")
     assert make(checkout, "run", **dict.fromkeys(names, "of the user")) == (0, expected)

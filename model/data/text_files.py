@@ -82,6 +82,12 @@ def read_text(
         ) from error
 
 
+def is_plain(raw: io.BufferedReader) -> bool:
+    """Whether a file at its beginning is neither compressed nor an archive, as `read_text` sees."""
+    beginning = raw.peek(_BEGINNING_BYTES)
+    return not any(pattern.match(beginning) for pattern in (*_COMPRESSED.values(), _TAR))
+
+
 def open_text(raw: io.BufferedReader, name: str | os.PathLike) -> io.BufferedReader:
     """A text as a file of decompressed bytes; reading it raises as `read_text` does."""
     return io.BufferedReader(_Joined(read_text(raw, name, _PIECE_BYTES)))

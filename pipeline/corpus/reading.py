@@ -22,7 +22,7 @@ _BLOCK_BYTES = 4 << 20  # text is read in blocks of this size: large enough for 
 # operations, small enough to forget
 _REST_SECONDS = 1.0  # between two writings to one line
 
-_ARCHIVED = "*-sentences.txt"  # the file that is read of an archive, as the Leipzig corpora come
+ARCHIVED = "*-sentences.txt"  # the file that is read of an archive, as the Leipzig corpora come
 _MARK = b"\xef\xbb\xbf"  # the byte-order mark in UTF-8
 _ASCII_WHITE_SPACE = b"\t\n\x0b\x0c\r\x1c\x1d\x1e\x1f "  # of Python's str
 _LEIPZIG_LINE = re.compile(rb"[0-9]+\t")
@@ -160,7 +160,7 @@ def digest_text(path: Path, size: int, most_bytes: int | None = None) -> bytes:
     digest = hashlib.sha256()
     left = most_bytes
     with _open(path, size) as raw:
-        for piece in read_text(raw, path, most_bytes or _BLOCK_BYTES, _ARCHIVED):
+        for piece in read_text(raw, path, most_bytes or _BLOCK_BYTES, ARCHIVED):
             digest.update(piece[:left])
             if left is not None:
                 left -= len(piece)
@@ -303,7 +303,7 @@ def _chunks(
         reported = 0
         gathered: list[bytes] = []
         length = 0
-        for piece in itertools.chain(read_text(raw, path, _BLOCK_BYTES, _ARCHIVED), [None]):
+        for piece in itertools.chain(read_text(raw, path, _BLOCK_BYTES, ARCHIVED), [None]):
             if piece is not None:
                 gathered.append(piece)
                 length += len(piece)

@@ -120,7 +120,7 @@ SENTENCES = st.lists(st.lists(WORDS, min_size=1, max_size=8).map(" ".join), min_
 def test_every_probability_is_that_of_the_equations(
         make_shards, tmp_path_factory, parts, test, order, at_a_time):
     with pytest.MonkeyPatch.context() as patch:
-        for name in ("_SORTED_AT_A_TIME", "_ROWS_AT_A_TIME", "_TOKENS_AT_A_TIME"):
+        for name in ("SORTED_AT_A_TIME", "_ROWS_AT_A_TIME", "_TOKENS_AT_A_TIME"):
             patch.setattr(kneser_ney, name, at_a_time)
         patch.setattr(kneser_ney, "_SETS", 3 * at_a_time)
         # Eight words with the special ones: some of the text's are unknown.

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 from luigi.rpc import RemoteScheduler
 
+from model.checkpoint import read_checkpoint
 from model.data.vocabulary import read_vocabulary
 from pipeline import daemon, tasks
 from pipeline.__main__ import _table, keep_interrupts
@@ -32,6 +33,57 @@ def finished(tmp_path_factory):
 @pytest.fixture
 def job(tmp_path):
     return Job(tmp_path / "job", train=200)
+
+
+def test_the_processes_of_a_run_have_the_settings_of_its_command(job):
+    mine = job.folder / "mine.cfg"
+    mine.write_text("[network]\nnum_units = 5\n[training]\nrate = 0.5\n")
+    code, output = job.run("run", "--scheduler", "local", "--profile", str(mine),
+                           "--set", "training.rate=0.0625 vocabulary.size=50")
+    assert code == 0, output
+    model = job.work / "models" / "current-mine"
+    found = read_checkpoint(model)
+    assert found.settings["network"]["num_units"] == 5
+    assert found.settings["training"]["rate"] == 0.0625
+    assert len(found.vocabulary) == 50
+    settings = json.loads((job.work / "history.jsonl").read_text())["settings"]
+    assert settings["training.rate"] == 0.0625 and "network.num_units" not in settings
+    assert job.run("why", "--profile", str(mine), "--set", "training.rate=0.0625",
+                   "--set", "vocabulary.size=50")[1].startswith("nothing has changed")
+
+
+def test_a_plan_says_what_a_run_then_takes(job):
+    code, before = job.run("plan")
+    assert code == 0, before
+    assert not (job.work / "parts").exists() and not (job.work / "models").exists()
+    job.run_local()
+    metrics = job.metrics()
+    row = dict(line.split(maxsplit=1) for line in before.splitlines() if " " in line)
+    corpus = metrics["corpus"]["sentences"]
+    trained = corpus - metrics["valid"]["sentences"] - metrics["test"]["sentences"]
+    assert row["sentences"] == (f"{trained} for training, {metrics['valid']['sentences']} for "
+                                f"validation, {metrics['test']['sentences']} for the test")
+    tokens = re.findall(r"\d[\d,]*", row["tokens"])
+    assert int(tokens[0].replace(",", "")) * 2 == metrics["train"]["tokens"]  # two epochs
+    assert tokens[1:] == [str(metrics[split]["tokens"]) for split in ("valid", "test")]
+    assert row["vocabulary"] == f"{metrics['vocabulary']['size']} words"
+    log = [json.loads(line) for line in next(job.work.glob("models/*/log.jsonl")).open()]
+    validations = sum("validation_perplexity" in entry for entry in log)
+    assert row["training"].startswith(
+        f"{metrics['train']['updates']} updates and {validations} validations in 2 epochs")
+    written = sum(path.stat().st_size for folder in ("parts", "tokens", "shards", "baseline",
+                  "models") for path in (job.work / folder).rglob("*.*") if not path.is_symlink())
+    assert 0.5 * written < 1e6 * int(re.match(r"\d+", row["disk"])[0]) + 5e5
+    assert job.run("plan") == (0, "nothing has changed: a run would do nothing\n")
+    code, after = job.run("plan", "--set", "training.seed=7")
+    assert code == 0 and re.search(r"preparation +0.00  \(done\)", after)
+    assert re.search(r"training +0.\d\d$", after, re.MULTILINE)
+
+
+def test_a_plan_of_what_is_still_to_be_fetched_says_so(job):
+    job.set("corpus", path="http://127.0.0.1:9/none.txt")
+    code, output = job.run("plan")
+    assert code == ExitCode.NOT_BEGUN and "is known when it has been fetched" in output
 
 
 def test_a_run_tells_why_and_what_came_of_it(finished):

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from model.configuration import NetworkConfig, TrainingConfig, rules
 from pipeline import settings
+from pipeline.settings_listing import listing
 from tests.jobs import REPOSITORY, reset_settings
 
 
@@ -109,6 +110,105 @@ def test_a_file_goes_before_luigi_cfg_and_a_profile_before_both(file):
     settings.load("million")
     assert settings.values(settings.network)["num_units"] == 512
     assert settings.values(settings.training)["seed"] == 5
+
+
+def test_what_the_command_is_given_goes_before_all_files(file):
+    file("[network]\nnum_units = 3\n[training]\nrate = 0.5\n")
+    settings.load("million", ["network.num_units=7 training.max-epochs = 9",
+                              "corpus.path=two words.txt  vocabulary.size=all"])
+    assert settings.values(settings.network)["num_units"] == 7
+    assert settings.values(settings.training)["rate"] == 0.5
+    assert settings.values(settings.training)["max_epochs"] == 9
+    assert settings.values(settings.corpus)["path"] == "two words.txt"
+    assert settings.values(settings.vocabulary)["size"] == "all"
+    assert settings.differing() == {"training.rate": 0.5, "network.num_units": 7,
+                                    "training.max_epochs": 9, "corpus.path": "two words.txt",
+                                    "vocabulary.size": "all"}
+    assert settings.place("network", "num_units") == "--set network.num_units=7"
+    assert settings.place("training", "window").endswith("million.cfg, line 10")
+    assert settings.place("training", "rate").endswith("mine.cfg, line 4")
+
+
+@pytest.mark.parametrize("given, message", [
+    ("training.rat=3", "there is no setting [training] rat; did you mean rate?"),
+    ("network.rate=3", "there is no setting [network] rate; did you mean [training] rate?"),
+    ("netwrok.num_units=3", "there is no section [netwrok]; did you mean [network]?"),
+    ("xyzzy.a=3", "there is no section [xyzzy]"),
+    ("rate=3", "it is not section.name=value, as in training.rate=0.002; did you mean "
+               "training.rate?"),
+    ("seed", "it is not section.name=value, as in training.rate=0.002; did you mean "
+             "training.seed?"),
+    ("xyzzy", "it is not section.name=value, as in training.rate=0.002"),
+    ("training.rate=-1", "[training] rate = -1: it must be a number above 0"),
+    ("training.rate=", "[training] rate = : it must be a number above 0"),
+    ("network.recurrence=fusd", "[network] recurrence = fusd: it must be fused or scan; did you "
+                                "mean fused?"),
+    ("corpus.valid_share=1 ", "[corpus] valid_share = 1: it must be a number of at least 0"),
+])
+def test_what_is_wrong_with_what_the_command_is_given_is_told_as_of_a_file(given, message):
+    (fault,) = faults(given=["run.port=8083", given])
+    assert fault.startswith(f"--set {given.strip()}: {message}")
+
+
+def test_all_faults_of_what_the_command_is_given_are_told_together(file):
+    path = file("[training]\nrate = -1\n")
+    assert faults(given=["training.seed=1 training.seed=2", "corpus.test_share=0.999"]) == [
+        f"{path}, line 2: [training] rate = -1: it must be a number above 0",
+        "--set training.seed=2: [training] seed is set a second time"]
+    file("")
+    assert faults(given=["corpus.test_share=0.999"]) == [
+        "--set corpus.test_share=0.999: [corpus] valid_share + test_share = 1.009: it must be "
+        "below 1, to leave text for the training"]
+
+
+def test_a_profile_may_be_any_file(tmp_path):
+    mine = tmp_path / "mine.cfg"
+    mine.write_text("[network]\nnum_units = 11\n")
+    settings.load(settings.profile(str(mine)))
+    assert settings.values(settings.network)["num_units"] == 11
+    assert settings.profile_in_force() == "mine" and settings.differing() == {}
+    mine.write_text("[network]\nnum_unit = 11\n")
+    assert faults(profile=str(mine)) == [
+        f"{mine}, line 2: there is no setting [network] num_unit; did you mean num_units?"]
+    mine.unlink()
+    assert faults(profile=str(mine)) == [f"{mine}: there is no such file"]
+    other = tmp_path / "night.cfg"
+    other.write_text("")
+    assert faults(profile=str(other)) == [
+        f"{other}: there is a profile night already, whose current model this one's would "
+        "replace: give the file another name"]
+    settings.load(str(REPOSITORY / "pipeline" / "profiles" / "night.cfg"))
+    assert settings.values(settings.network)["num_units"] == 768
+
+
+def test_the_listing_is_a_file_of_the_same_settings(file, tmp_path, monkeypatch):
+    monkeypatch.setenv("PIPELINE_PLACE", "elsewhere")
+    monkeypatch.setenv("PIPELINE_SECRET", "of nobody's business")
+    path = file("[run]\ntolerance = 1.5\n[corpus]\npath = ${PIPELINE_PLACE}\n"
+                "[smtp]\npassword = ${PIPELINE_SECRET}\n")
+    settings.load("million", ["training.rate=0.002"])
+    text = listing({("run", "device"): ("--device", "cuda")})
+    found = {section: settings.values(getattr(settings, section)) for section in settings.SETTINGS}
+    written = tmp_path / "written.cfg"
+    written.write_text(text)
+    for section, described in settings.SETTINGS.items():
+        for name, (comment, _) in commented(written)[section].items():
+            assert comment.startswith(f"{described[name].reason} from ")
+
+    def source(section, name):
+        return commented(written)[section][name][0].rpartition(" from ")[2]
+
+    assert source("training", "rate") == "--set training.rate=0.002"
+    assert source("training", "window").startswith("pipeline/profiles/million.cfg, line ")
+    assert source("run", "tolerance") == f"{path}, line 2"
+    assert source("run", "device") == "--device"
+    assert re.fullmatch(r"luigi.cfg, line \d+: the default", source("training", "seed"))
+    assert "elsewhere" in text and "nobody" not in text
+    file("")
+    settings.load(str(written))
+    found["run"]["device"] = "cuda"
+    for section, values in found.items():
+        assert settings.values(getattr(settings, section)) == values
 
 
 def test_all_faults_of_all_files_are_told_at_once_with_their_places(file, monkeypatch, tmp_path):
@@ -285,7 +385,8 @@ def test_a_wrong_flag_of_luigi_s_command_is_one_line():
 
 
 @pytest.mark.parametrize("flags, message", [
-    (["--profile", "none"], "argument --profile: invalid choice: 'none'"),
+    (["--profile", "milion"], "argument --profile: there is no profile milion; did you mean "
+                              "million?"),
     (["--scheduler", "none"], "argument --scheduler: invalid choice: 'none'"),
     (["--workers", "0"], "argument --workers: 0: it must be a whole number from 1 to"),
     (["--workers", "x"], "argument --workers: x: it must be a whole number from 1 to"),
