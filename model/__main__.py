@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
+from model.data.nbest import FORMATS
 from model.data.text_files import open_text
 from model.system.errors import BadInput, DamagedFile, UserError
 from model.system.extras import what_is_missing
@@ -99,6 +100,7 @@ def _parser() -> argparse.ArgumentParser:
         ("train", train_command, "train as a job file says, or go on with it"),
         ("evaluate", evaluate_command, "score test sets as a job file says"),
         ("check", check_command, "look whether a training's device is there and has the memory"),
+        ("measure", measure_command, "measure what a training takes as a job file says"),
     ):
         command = commands.add_parser(name, help=text, description=function.__doc__)
         command.add_argument("job", type=Path, help="the job, a JSON file")
@@ -126,6 +128,33 @@ def _parser() -> argparse.ArgumentParser:
     score.add_argument("--format", choices=("tsv", "json"), default="tsv",
                        help="a table (default), or a JSON object a line; the last is the total")
 
+    rescore = commands.add_parser(
+        "rescore", help="rank lists of hypotheses anew, by the model and the scores they have",
+        description="Rank n-best lists anew. The combined score of a hypothesis is the sum of its "
+                    "scores times their weights: the model's log-probability (model, weight 1 if "
+                    "nothing else is said), the number of its words (words, weight 0), and what "
+                    "stands in the list, by name. Output is in the format of the input.")
+    rescore.set_defaults(function=rescore_command)
+    rescore.add_argument("text", nargs="?", default="-", metavar="NBEST",
+                         help="lists, a hypothesis a line, also compressed; - for standard input "
+                              "(the default)")
+    rescore.add_argument("--format", choices=FORMATS,
+                         help="kaldi: id-N words; moses: id ||| words ||| name= value ||| total; "
+                              "tsv: a table with the columns id and text; json: an object a line "
+                              "with these (default: as the first line looks)")
+    rescore.add_argument("--costs", type=_named(Path), action="append", default=[],
+                         metavar="NAME=FILE", help="costs as Kaldi writes them, id-N cost; the "
+                                                   "score is the cost with the other sign")
+    rescore.add_argument("--weight", type=_named(_weight), action="append", default=[],
+                         metavar="NAME=WEIGHT", help="of a score, of model or of words")
+    rescore.add_argument("--per-token", action="store_true",
+                         help="divide the model's log-probability by the number of tokens")
+    rescore.add_argument("--all", action="store_true",
+                         help="all hypotheses, the best first, and not the best alone")
+    rescore.add_argument("--costs-to", type=Path, metavar="FILE",
+                         help="also write the model's costs of all hypotheses, id-N cost, in the "
+                              "order of the input's lists")
+
     sample = commands.add_parser(
         "sample", help="draw sentences from the model",
         description="Draw sentences from the model, one a line, as words with spaces between. "
@@ -140,7 +169,7 @@ def _parser() -> argparse.ArgumentParser:
     sample.add_argument("--seed", type=_count,
                         help="the same seed gives the same sentences (default: new ones each time)")
 
-    for command in (score, sample):
+    for command in (score, rescore, sample):
         command.add_argument(
             "--device", type=_device,
             help="where to compute: cpu (the default), cuda or cuda:N for a graphics card, or "
@@ -156,7 +185,7 @@ def _parser() -> argparse.ArgumentParser:
     export.set_defaults(function=export_command)
     export.add_argument("output", type=Path, metavar="OUT", help="the file to write")
     export.add_argument("--format", choices=("onnx", "safetensors"), required=True)
-    for command in (score, sample, export):
+    for command in (score, rescore, sample, export):
         command.add_argument("--model", type=Path,
                              help=f"a checkpoint (default: {_CURRENT})")
         _add_profile(command)
@@ -195,6 +224,26 @@ def _number(kind: Callable[[str], float], fits: Callable[[float], bool],
         if not fits(value):
             raise argparse.ArgumentTypeError(f"{text} is not {wanted}")
         return value
+
+    return parse
+
+
+def _weight(text: str) -> float:
+    if not math.isfinite(value := float(text)):
+        raise ValueError
+    return value
+
+
+def _named(kind: Callable[[str], object]) -> Callable[[str], tuple[str, object]]:
+    """A type for argparse: NAME=VALUE."""
+    def parse(text: str) -> tuple[str, object]:
+        name, sign, value = text.partition("=")
+        try:
+            if not (name and sign and value):
+                raise ValueError
+            return name, kind(value)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"{text} is not name=value") from None
 
     return parse
 
@@ -240,6 +289,24 @@ def check_command(options: argparse.Namespace) -> None:
     network, training = NetworkConfig(**content["network"]), TrainingConfig(**content["training"])
     device = open_device(content["device"], training.precision)
     device.check_memory(bytes_of_training(network, training, content["vocabulary"]))
+
+
+def measure_command(options: argparse.Namespace) -> None:
+    """``measure``: what a training and its evaluation take here, of a sample of the text."""
+    from model.configuration import NetworkConfig, TrainingConfig
+    from model.data.vocabulary import read_vocabulary
+    from model.measurement import MeasurementJob, measure
+
+    content = json.loads(options.job.read_text())
+    job = MeasurementJob(**{
+        **content,
+        "folder": Path(content["folder"]),
+        **{name: [Path(path) for path in content[name]]
+           for name in ("train_shards", "valid_shards")},
+        "vocabulary": read_vocabulary(Path(content["vocabulary"])),
+        "network": NetworkConfig(**content["network"]),
+        "training": TrainingConfig(**content["training"])})
+    _tell({"result": measure(job, on_progress=_reporter())})
 
 
 def evaluate_command(options: argparse.Namespace) -> None:
@@ -379,6 +446,38 @@ def _write_json(line: int | str, words: list[dict] | None, sums: dict) -> None:
     print(to_json({"line": line, **sums, **rows}, ensure_ascii=False))
 
 
+def rescore_command(options: argparse.Namespace) -> None:
+    """``rescore``: of each list the best hypothesis, or all, as the list is read."""
+    from model.data.nbest import OF_MODEL, NBestLists
+    from model.inference import log_probabilities_of
+    from model.rescoring import WORDS, rescore
+    from model.scoring import read_lines
+
+    with contextlib.ExitStack() as stack:
+        def lines(name: str) -> Iterator[tuple[int, str]]:
+            return read_lines(stack.enter_context(_open_text(name)), name)
+
+        costs = {name: (str(path), lines(str(path))) for name, path in options.costs}
+        lists = NBestLists(lines(options.text),
+                           "standard input" if options.text == "-" else options.text,
+                           options.format, costs)
+        _, checkpoint = _model(options)
+        log_probabilities = log_probabilities_of(checkpoint, options.device)
+        costs_to = stack.enter_context(open(
+            stack.enter_context(publish(options.costs_to)), "w")) if options.costs_to else None
+        if header := lists.header():
+            print(header)
+        for ranked in rescore(
+                lists, lambda batches: (log_probabilities(*batch) for batch in batches),
+                checkpoint.vocabulary, weights={OF_MODEL: 1.0, WORDS: 0.0, **dict(options.weight)},
+                per_token=options.per_token, **checkpoint.settings["tokenization"]):
+            for each in ranked if options.all else ranked[:1]:
+                print(lists.line(each, only_best=not options.all))
+            if costs_to:
+                for each in sorted(ranked, key=lambda each: each.hypothesis.number):
+                    print(f"{each.hypothesis.name} {-each.of_model:.4f}", file=costs_to)
+
+
 def sample_command(options: argparse.Namespace) -> None:
     """``sample``: a drawn sentence a line."""
     from model.data.tokenization import clean, tokenize_sentence
@@ -426,7 +525,7 @@ def info_command(options: argparse.Namespace) -> None:
 
 
 # These talk to the process that started them.
-_JOBS = (train_command, evaluate_command, check_command)
+_JOBS = (train_command, evaluate_command, check_command, measure_command)
 
 
 def _model(options: argparse.Namespace) -> tuple[Path, Checkpoint]:

@@ -96,7 +96,7 @@ def score_lines(stream: BinaryIO, name: str,
 def score_sentences(sentences: list[str],
                     log_probabilities: Callable[[list[Batch]], Iterable[np.ndarray]],
                     vocabulary: Vocabulary, *, lowercase: bool, split: str = "words",
-                    first: int = 1) -> list[LineScore]:
+                    first: int = 1, every: bool = False) -> list[LineScore]:
     """Score sentences, those of one length side by side.
 
     Parameters
@@ -107,6 +107,8 @@ def score_sentences(sentences: list[str],
         As for `score_lines`.
     first : int
         The number of the first one.
+    every : bool
+        Whether an empty one is a sentence, of its end alone, whatever `split` says.
 
     Returns
     -------
@@ -116,7 +118,7 @@ def score_sentences(sentences: list[str],
     scores = [LineScore(number) for number in range(first, first + len(sentences))]
     by_length: dict[int, list[LineScore]] = {}
     for score, sentence in zip(scores, sentences):
-        if sentence or counts_empty_lines(split):
+        if sentence or every or counts_empty_lines(split):
             words = tokenize_sentence(sentence, lowercase=lowercase, split=split)
             score.words = [*words, END]
             by_length.setdefault(len(score.words), []).append(score)
@@ -156,17 +158,13 @@ def word_totals(score: LineScore) -> Iterator[tuple[str, Totals]]:
         yield word, Totals(0, 1, int(unknown), float(value), float(value) if unknown else 0.0)
 
 
-def _blocks(stream: BinaryIO, name: str, split: str) -> Iterator[list[str]]:
-    lines: list[str] = []
+def read_lines(stream: BinaryIO, name: str) -> Iterator[tuple[int, str]]:
+    """The lines of a text, with their numbers from 1; raises UserError as `score_lines` does."""
     number = 0
     while raw := stream.readline(_MAX_LINE_BYTES + 2 + (0 if number else len(_BOM))):
         number += 1
         if number == 1:
             raw = raw.removeprefix(_BOM)
-            if re.match(rb"\d+\t", raw):
-                logger.warning("%s: the first line looks like id<TAB>sentence; the ids are scored "
-                               "as words. To leave them out: cut -f2- FILE | python -m model score",
-                               name)
         text = raw.removesuffix(b"\n").removesuffix(b"\r")
         if len(text) > _MAX_LINE_BYTES:
             raise UserError(f"{name}, line {number}: it is longer than {_MAX_LINE_BYTES:,} bytes. "
@@ -175,10 +173,21 @@ def _blocks(stream: BinaryIO, name: str, split: str) -> Iterator[list[str]]:
             raise UserError(f"{name}, line {number}: it holds a NUL byte. Is the text UTF-16? "
                             "Bring it to UTF-8.")
         try:
-            lines.append(clean(text.decode("utf-8"), split))
+            yield number, text.decode("utf-8")
         except UnicodeDecodeError as error:
             raise UserError(f"{name}, line {number}: not valid UTF-8 ({error.reason}, at byte "
                             f"{error.start} of the line).") from None
+
+
+def _blocks(stream: BinaryIO, name: str, split: str) -> Iterator[list[str]]:
+    lines: list[str] = []
+    for number, line in read_lines(stream, name):
+        if number == 1 and re.match(r"\d+\t", line, re.ASCII):
+            logger.warning("%s: the first line looks like id<TAB>sentence; the ids are scored "
+                           "as words. To leave them out: cut -f2- FILE | python -m model score",
+                           name)
+        try:
+            lines.append(clean(line, split))
         except ValueError as error:
             raise UserError(f"{name}, line {number}: {error}.") from None
         if len(lines) == _LINES_PER_BLOCK:

@@ -135,8 +135,8 @@ def exported(name):
 
 
 @pytest.mark.parametrize("name", ["model.inference", "model.scoring", "model.sampling",
-                                  "model.description", "model.evaluation", "model.export",
-                                  "model.language_model"])
+                                  "model.rescoring", "model.description", "model.evaluation",
+                                  "model.export", "model.language_model"])
 def test_using_a_model_imports_no_training(name):
     assert not OF_TRAINING & reached(name)
 
