@@ -20,7 +20,7 @@ from pipeline.stage import ArtifactStage, Stage, all_needs
 from pipeline.tasks import SplitCorpus, TrainModel
 
 _OF_A_MODEL = ("model.h5", "best.h5", "last.h5", "best.damaged", "last.damaged", "log.jsonl",
-               "job.json", "training.json", "evaluate.json", "sums.h5", "metrics.json",
+               "log.csv", "job.json", "training.json", "evaluate.json", "sums.h5", "metrics.json",
                ".lock")
 
 

@@ -329,7 +329,7 @@ def as_text(plan: Plan, work: Path) -> str:
            if each["counting_bytes"] else ""),
         f"disk         {_megabytes(plan.disk_bytes())} in {work}, where "
         f"{_megabytes(shutil.disk_usage(work).free)} are free",
-        f"training     {plan.updates:,} updates and {plan.validations:,} validations in "
+        f"updates      {plan.updates:,} and {plan.validations:,} validations in "
         f"{plan.training['max_epochs']} epochs, {1 / each['token']:,.0f} tokens/s between updates"
         + (f"; {plan.updates_done:,} updates are done" if plan.updates_done else ""),
         "",

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from xml.sax.saxutils import quoteattr
 
 import numpy as np
 
@@ -25,6 +26,7 @@ _FIRST, _SECOND, _MARK = "#3b82c4", "#d9771e", "#8a8f98"  # readable on white an
 _TEXT = "#010203"  # no colour to be seen: replaced by the page's own
 # Small, so that a phone scales the text down but little.
 _INCHES = (5.0, 3.1)
+_INCHES_OF_BARS, _INCHES_OF_A_NUMBER = 2.2, 0.12
 _STYLE: dict[Any, Any] = {
     "svg.fonttype": "none", "svg.hashsalt": "report", "font.size": 10, "axes.titlesize": 10,
     "text.color": _TEXT, "axes.edgecolor": _TEXT, "axes.labelcolor": _TEXT, "xtick.color": _TEXT,
@@ -48,7 +50,8 @@ class Plots:
         self.folder = folder
 
     @contextmanager
-    def _axes(self, name: str, xlabel: str, ylabel: str, into: dict[str, str]) -> Iterator[Axes]:
+    def _axes(self, name: str, xlabel: str, ylabel: str, into: dict[str, str],
+              inches: tuple[float, float] = _INCHES) -> Iterator[Axes]:
         import matplotlib
         from matplotlib.backends.backend_svg import FigureCanvasSVG
         from matplotlib.figure import Figure
@@ -56,17 +59,18 @@ class Plots:
         with matplotlib.rc_context():
             matplotlib.rcdefaults()
             matplotlib.rcParams.update(_STYLE)
-            figure = Figure(figsize=_INCHES)
+            figure = Figure(figsize=inches)
             FigureCanvasSVG(figure)
             axes = figure.add_subplot(xlabel=xlabel, ylabel=ylabel)
             yield axes
-            into[name] = self._save(figure, name)
+            into[name] = self._save(figure, name, f"Plot: {ylabel} against {xlabel}")
 
-    def _save(self, figure: Figure, name: str) -> str:
+    def _save(self, figure: Figure, name: str, described: str) -> str:
         buffer = io.StringIO()
         figure.savefig(buffer, format="svg", transparent=True,
                        metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
-        svg = buffer.getvalue().replace(_TEXT, "currentColor")
+        svg = buffer.getvalue().replace(_TEXT, "currentColor").replace(
+            "<svg ", f'<svg role="img" aria-label={quoteattr(described)} ', 1)
         if self.folder is not None:
             with publish(self.folder / f"{name}.svg") as temporary:
                 temporary.write_text(svg, encoding="utf-8")
@@ -122,7 +126,7 @@ class Plots:
             axes.set_xscale("log")
             axes.set_ylim(0, 102)
             _thousands(axes.xaxis)
-            axes.legend(loc="lower right")
+            axes.legend(loc="upper left")
         return plots
 
     def learning(self, updates: Sequence[dict], validations: Sequence[dict]) -> dict[str, str]:
@@ -140,7 +144,7 @@ class Plots:
                     for before, after in zip(validations, validations[1:])
                     if after["halvings"] > before["halvings"]]
         cooldown = _cooldown(updates)
-        cooldowns = [(cooldown["tokens"], cooldown["seconds"] / unit)] if cooldown else []
+        cooldowns = [(cooldown[0], cooldown[1] / unit)] if cooldown else []
         plots: dict[str, str] = {}
         for place, (plot, xlabel, x, key, scale) in enumerate((
                 ("learning_tokens", "training tokens", tokens, "tokens", 1),
@@ -194,7 +198,10 @@ class Plots:
         largest = max((value for row in rows for value in row["perplexity"].values() if value),
                       default=1.0)
         xlabel = "perplexity (logarithmic)" if logarithmic else "perplexity"
-        with self._axes(name, xlabel, ylabel, plots) as axes:
+        # Each number has a line of its own.
+        tall = _INCHES[1] - _INCHES_OF_BARS + max(
+            _INCHES_OF_BARS, _INCHES_OF_A_NUMBER * len(models) * len(rows) / 0.7)
+        with self._axes(name, xlabel, ylabel, plots, (_INCHES[0], tall)) as axes:
             places = np.arange(len(rows))
             for number, (model, color) in enumerate(zip(models, (_FIRST, _SECOND))):
                 at = places + (number - (len(models) - 1) / 2) * height
@@ -279,11 +286,13 @@ def _time_unit(seconds: float) -> tuple[int, str]:
         3600, "hours")
 
 
-def _cooldown(updates: Sequence[dict]) -> dict | None:
-    """The update where the rate begins to fall little by little, if there is one."""
+def _cooldown(updates: Sequence[dict]) -> tuple[int, float] | None:
+    """Tokens and seconds until the rate began to fall little by little, if it did."""
+    tokens = 0
     for before, after in zip(updates, updates[1:]):
+        tokens += before["tokens"]
         if before["rate"] > after["rate"] > 0.5 * before["rate"]:
-            return before
+            return tokens, before["seconds"]
     return None
 
 

@@ -1,8 +1,10 @@
 """Training: it reaches what can be reached, and a stop at any moment changes nothing."""
 
+import csv
 import itertools
 import json
 import math
+import re
 import shutil
 from types import SimpleNamespace
 
@@ -14,7 +16,7 @@ import numpy as np
 import pytest
 import theano
 
-from model import training
+from model import training, training_log
 from model.checkpoint import read_checkpoint
 from model.configuration import OPTIMISERS, NetworkConfig, TrainingConfig
 from model.data.shards import ShardReader, write_shard
@@ -95,6 +97,13 @@ def log_without_times(path):
             for line in path.read_text().splitlines()]
 
 
+def table(path):
+    """The log as CSV: the names, and its rows."""
+    with open(path.with_suffix(".csv"), newline="") as file:
+        names, *rows = csv.reader(file)
+    return names, [dict(zip(names, row, strict=True)) for row in rows]
+
+
 def pretend_to_evaluate(monkeypatch, perplexities):
     """Let the validations give these figures, one after the other."""
     given = iter(perplexities)
@@ -136,6 +145,28 @@ def test_the_log_has_a_line_for_every_update_and_validation(uninterrupted, corpu
     assert updates[-1]["rate"] < updates[0]["rate"] == CONFIG["rate"]
 
 
+def check_table(log):
+    """The table of a log holds what its JSON lines hold, and no more."""
+    names, rows = table(log)
+    entries = [json.loads(line) for line in log.read_text().splitlines()]
+    assert tuple(names) == training_log.COLUMNS
+    tokens = 0
+    for entry, row in zip(entries, rows, strict=True):
+        kind = "validation" if "validation_perplexity" in entry else "update"
+        if kind == "update":
+            tokens += entry["tokens"]
+        else:
+            assert entry.pop("tokens") == tokens
+        assert row.pop("kind") == kind and row.pop("all_tokens") == str(tokens)
+        assert {name: float(text) for name, text in row.items() if text} == entry
+
+
+def test_the_table_of_the_log_holds_the_same(uninterrupted):
+    check_table(uninterrupted.log)
+    for name in training_log.COLUMNS:
+        assert re.search(rf"^{name}\b|^\w+, {name}\b", training_log.__doc__, re.MULTILINE)
+
+
 def test_a_word_that_training_never_has_does_not_choose_the_best(tmp_path, corpus):
     matrix, train_shards, _, vocabulary, device = corpus
     assert not vocabulary.counts[vocabulary.unknown]
@@ -166,10 +197,13 @@ def test_a_stopped_training_ends_bit_identical(tmp_path, corpus, uninterrupted, 
     # What a killed run can leave behind: lines after the checkpoint, the last one half-written.
     with open(stopped.log, "a") as log:
         log.write(json.dumps({"update": 10**6, "seconds": 1.0}) + '\n{"upd')
+    with open(stopped.log.with_suffix(".csv"), "a") as rows:
+        rows.write("update,1000000,\nupd")
     train(stopped)
     for name in ("model", "last", "best"):
         assert getattr(stopped, name).read_bytes() == getattr(uninterrupted, name).read_bytes()
     assert log_without_times(stopped.log) == log_without_times(uninterrupted.log)
+    check_table(stopped.log)
 
 
 def test_a_loss_that_is_not_finite_is_named_and_the_checkpoint_kept(

@@ -69,8 +69,8 @@ def test_a_plan_says_what_a_run_then_takes(job):
     assert row["vocabulary"] == f"{metrics['vocabulary']['size']} words"
     log = [json.loads(line) for line in next(job.work.glob("models/*/log.jsonl")).open()]
     validations = sum("validation_perplexity" in entry for entry in log)
-    assert row["training"].startswith(
-        f"{metrics['train']['updates']} updates and {validations} validations in 2 epochs")
+    assert row["updates"].startswith(
+        f"{metrics['train']['updates']} and {validations} validations in 2 epochs")
     written = sum(path.stat().st_size for folder in ("parts", "tokens", "shards", "baseline",
                   "models") for path in (job.work / folder).rglob("*.*") if not path.is_symlink())
     assert 0.5 * written < 1e6 * int(re.match(r"\d+", row["disk"])[0]) + 5e5

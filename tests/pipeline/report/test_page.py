@@ -1,11 +1,9 @@
-"""The report: complete, closed in itself, escaped, the same again, and shown by a browser."""
+"""The report: complete, closed in itself, escaped, and the same again."""
 
 import html.parser
 import json
 import math
 import re
-import shutil
-import subprocess
 import time
 
 import numpy as np
@@ -355,6 +353,15 @@ def test_a_long_training_is_drawn_in_few_points():
     np.testing.assert_allclose(speed, 5)
 
 
+def test_the_cooldown_begins_where_the_rate_falls_little_by_little():
+    from pipeline.report.plots import _cooldown
+
+    rates = [0.4, 0.4, 0.2, 0.2, 0.15, 0.1]  # halved once before
+    updates = [{"tokens": 10, "seconds": 2.0 * n, "rate": rate} for n, rate in enumerate(rates, 1)]
+    assert _cooldown(updates) == (40, 8.0)
+    assert _cooldown(updates[:4]) is None
+
+
 def test_the_training_page_refreshes_only_while_the_training_runs(tmp_path):
     log, path = tmp_path / "log.jsonl", tmp_path / "training.html"
     write_training_page(log, path, status="compiling", share=0, refresh_seconds=30)
@@ -364,33 +371,3 @@ def test_the_training_page_refreshes_only_while_the_training_runs(tmp_path):
     assert "reload" not in path.read_text() and "refresh" not in path.read_text()
     page = Page(path)
     assert page.tags.count("svg") == 4 and "<done>" in page.words()
-
-
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-
-
-@pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
-@pytest.mark.parametrize("width", [1280, 390, 360])
-def test_chromium_shows_it_no_wider_than_the_screen(tmp_path, make_sources, width):
-    write_report(make_sources(), tmp_path / "index.html")
-    page = (tmp_path / "index.html").read_text()
-    # Chromium's window is 500 pixels wide at least: a frame of its own has the phone's width.
-    measure = """<script>addEventListener("load", () => parent.postMessage([
-        document.documentElement.scrollWidth, innerWidth,
-        [...document.querySelectorAll("table, svg")].every(
-            element => element.getBoundingClientRect().right <= innerWidth),
-        [...document.querySelectorAll("svg")].every(
-            element => element.getBoundingClientRect().height > 100)].join(" "), "*"))</script>"""
-    (tmp_path / "index.html").write_text(page.replace("</body>", f"{measure}</body>"))
-    (tmp_path / "frame.html").write_text(
-        '<script>addEventListener("message", event => document.title = event.data)</script>'
-        f'<iframe src="index.html" width="{width}" height="900"></iframe>')
-    shown = subprocess.run(
-        [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic",
-         "--no-first-run", "--disable-background-networking", "--disable-component-update",
-         "--disable-sync", "--hide-scrollbars", f"--user-data-dir={tmp_path}/profile",
-         "--window-size=1400,1000", "--virtual-time-budget=5000", "--dump-dom", f"file://{tmp_path}/frame.html"],
-        capture_output=True, text=True, timeout=120)
-    title = re.search("<title>(.*)</title>", shown.stdout)
-    assert title, shown.stderr
-    assert title[1] == f"{width} {width} true true"
