@@ -13,18 +13,18 @@ from pathlib import Path
 
 import numpy as np
 
-from model.baselines import Bigrams, baselines, kneser_ney
-from model.checkpoint import Checkpoint, publish_model, write_checkpoint
-from model.configuration import NetworkConfig, TrainingConfig
-from model.data.batches import epoch_windows
-from model.data.shards import ShardReader
-from model.data.vocabulary import Vocabulary
-from model.device_memory import bytes_of_training
-from model.engine import open_device
-from model.evaluation import batches
-from model.kneser_ney import SORTED_AT_A_TIME, KneserNey, write_kneser_ney
-from model.network import build_network, compile_log_probabilities, compile_next_word
-from model.trainer import Trainer
+from .baselines import Bigrams, baselines, kneser_ney
+from .checkpoint import Checkpoint, publish_model, write_checkpoint
+from .configuration import NetworkConfig, TrainingConfig
+from .data.batches import epoch_windows
+from .data.shards import ShardReader
+from .data.vocabulary import Vocabulary
+from .device_memory import bytes_of_training
+from .engine import open_device
+from .evaluation import batches
+from .kneser_ney import SORTED_AT_A_TIME, KneserNey, write_kneser_ney
+from .network import build_network, compile_log_probabilities, compile_next_word
+from .trainer import Trainer
 
 # The code that Theano compiles is the same for any number of units and words.
 _SMALL_UNITS, _SMALL_VOCABULARY = 2, 5
