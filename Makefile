@@ -33,14 +33,15 @@ python := "$$(readlink -f .venv)/bin/python" -E
 pipeline := exec $(python) -m pipeline
 inputs = $(if $(CORPUS),--corpus "$$CORPUS") $(if $(VALID),--valid "$$VALID") \
          $(if $(TEST),--test "$$TEST") $(if $(PROFILE),--profile "$$PROFILE") --work "$$WORK"
-luigi = $(if $(DEVICE),--device "$$DEVICE") $(if $(SCHEDULER),--scheduler "$$SCHEDULER") $(if $(WORKERS),--workers "$$WORKERS")
+scheduler = $(if $(SCHEDULER),--scheduler "$$SCHEDULER")
+luigi = $(if $(DEVICE),--device "$$DEVICE") $(scheduler) $(if $(WORKERS),--workers "$$WORKERS")
 setup := ./setup.sh $(if $(PYTHON),--python "$$PYTHON")
 # A device other than the processor, by the command line or else by luigi.cfg, needs PyTorch.
 device = $(or $(DEVICE),$(shell sed -nE '/^\[run\]/,/^\[[^r]/s/^device *= *//p' luigi.cfg 2>/dev/null))
 torch = $(if $(filter-out cpu,$(device)),torch)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup environment run why history status report gc daemon stop bench test test-extras \
+.PHONY: help setup environment run worker why history status report gc daemon stop bench test test-extras \
         test-all test-card check lock clean
 MAKEFLAGS += --no-print-directory
 
@@ -55,7 +56,8 @@ help: ## List the targets and the variables
 #:   WORK       folder for everything the job makes (default: data/work)
 #:   PROFILE    named settings of the network and its training
 #:   DEVICE     cpu, cuda or cuda:N for a graphics card (installs PyTorch), or torch-cpu
-#:   SCHEDULER  daemon or local       WORKERS  processes side by side
+#:   SCHEDULER  daemon, local, or the address of a luigid that hosts share: docs/clusters.md
+#:   WORKERS    processes side by side
 #:   PYTHON     Python 3.10, 3.11 or 3.12 (default: that of .venv, or the newest on the PATH)
 #:   REMOVE     yes: gc removes        MODELS   these models too, by name, or all
 #: They are read from the command line only, not from the environment.
@@ -70,6 +72,9 @@ environment:
 run: setup ## Run the whole job, from the text to the report; only what has changed is done again
 	@$(pipeline) run $(inputs) $(luigi)
 
+worker: setup ## Help the runs in a working folder that hosts share, until it is ended
+	@$(pipeline) worker --work "$$WORK" $(scheduler) $(if $(WORKERS),--workers "$$WORKERS")
+
 why: environment ## Say what a run would do again, and why, without doing it
 	@$(pipeline) why $(inputs)
 
@@ -77,7 +82,7 @@ history: environment ## Show a table of all runs so far
 	@$(pipeline) history --work "$$WORK"
 
 status: environment ## Show what each task is doing
-	@$(pipeline) status --work "$$WORK"
+	@$(pipeline) status --work "$$WORK" $(scheduler)
 
 report: setup ## Make the report again
 	@$(pipeline) report $(inputs)
@@ -86,10 +91,10 @@ gc: environment ## List what nothing refers to any more, and the models not in u
 	@$(pipeline) gc $(inputs) $(if $(filter yes,$(REMOVE)),--remove) $(if $(MODELS),--models $$MODELS)
 
 daemon: setup ## Start the Luigi daemon, on the loopback address
-	@$(pipeline) daemon --work "$$WORK"
+	@$(pipeline) daemon --work "$$WORK" $(scheduler)
 
 stop: environment ## Stop the Luigi daemon
-	@$(pipeline) stop --work "$$WORK"
+	@$(pipeline) stop --work "$$WORK" $(scheduler)
 
 bench: ## Compare the speed of training with PyTorch's (installs PyTorch)
 	@$(setup) torch

@@ -51,8 +51,10 @@ def host_name() -> str:
     The latter changes when the system starts anew, and is another in a container of its own:
     process numbers mean nothing from one to the other. No dots.
     """
-    boot = Path("/proc/sys/kernel/random/boot_id").read_text()
-    space = os.readlink("/proc/self/ns/pid")
+    boot = space = ""
+    with contextlib.suppress(OSError):  # a system that is no Linux: only the name counts
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text()
+        space = os.readlink("/proc/self/ns/pid")
     name = re.sub("[^A-Za-z0-9-]", "-", platform.node())[:32]
     return f"{name}-{hashlib.sha256(f'{boot}{space}'.encode()).hexdigest()[:8]}"
 
