@@ -23,6 +23,7 @@ from benchmarks.comparison import compare, compile_times
 from benchmarks.corpora import time_corpora
 from benchmarks.extent import FULL, QUICK, THREADS, Extent
 from benchmarks.growth import grow
+from benchmarks.looks import time_looks
 from benchmarks.machine import conditions, machine
 from benchmarks.preparation import time_files, time_preparation
 from model.configuration import AMOUNT, DEVICE
@@ -30,7 +31,7 @@ from model.system.errors import UserError
 from model.system.files import publish
 
 SECTIONS = ("comparison", "breakdown", "compile", "growth", "preparation", "files",
-            "checkpoints", "corpora", "card")
+            "checkpoints", "looks", "corpora", "card")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -86,6 +87,7 @@ def _measure(options: argparse.Namespace, folder: Path) -> None:
         "preparation": lambda: time_preparation(corpus, max(extent.corpora), extent.preparations,
                                                 scratch, _say),
         "files": lambda: time_files(extent.files, scratch, _say),
+        "looks": lambda: time_looks(extent.parts, scratch, _say),
         "corpora": lambda: time_corpora(options.sentences or extent.large_corpora, scratch, _say),
         "checkpoints": lambda: time_checkpoints(extent.checkpoint_units, extent.vocabulary,
                                                 scratch, _say),

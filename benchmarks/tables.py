@@ -147,6 +147,13 @@ def files_table(result: dict) -> str:
         for row in result["rows"]])
 
 
+def looks_table(result: dict) -> str:
+    """A row for each number of parts."""
+    return _aligned(("parts", "processor, s", "clock, s"), [
+        (f"{row['parts']:,}", f"{row['processor_seconds']:.2f}", f"{row['seconds']:.2f}")
+        for row in result["rows"]])
+
+
 def corpora_table(result: dict) -> str:
     """A row for each corpus, then a row for each of its stages."""
     rows = result["rows"]

@@ -133,6 +133,13 @@ def test_a_given_corpus_is_prepared(work, capsys):
     assert "missing.txt: there is no such file" in capsys.readouterr().err
 
 
+def test_looks_at_many_parts(work, capsys):
+    assert main(["--quick", "--only", "looks"]) == 0
+    kept = json.loads((work / "bench" / "quick" / "bench.json").read_text())
+    assert [row["parts"] for row in kept["looks"]["result"]["rows"]] == [3, 5]
+    assert "processor, s" in capsys.readouterr().out
+
+
 def test_large_corpora_are_prepared_and_looked_at_again(work, capsys):
     assert main(["--quick", "--only", "corpora", "--sentences", "1500", "2500"]) == 0
     kept = json.loads((work / "bench" / "quick" / "bench.json").read_text())
