@@ -34,15 +34,16 @@ pipeline := exec $(python) -m pipeline
 work = $(if $(SET),--set "$$SET") --work "$$WORK"
 inputs = $(if $(CORPUS),--corpus "$$CORPUS") $(if $(VALID),--valid "$$VALID") \
          $(if $(TEST),--test "$$TEST") $(if $(PROFILE),--profile "$$PROFILE") $(work)
-luigi = $(if $(DEVICE),--device "$$DEVICE") $(if $(SCHEDULER),--scheduler "$$SCHEDULER") $(if $(WORKERS),--workers "$$WORKERS")
+scheduler = $(if $(SCHEDULER),--scheduler "$$SCHEDULER")
+luigi = $(if $(DEVICE),--device "$$DEVICE") $(scheduler) $(if $(WORKERS),--workers "$$WORKERS")
 setup := ./setup.sh $(if $(PYTHON),--python "$$PYTHON")
 # A device other than the processor, by the command line or else by luigi.cfg, needs PyTorch.
 device = $(or $(DEVICE),$(patsubst run.device=%,%,$(filter run.device=%,$(SET))),$(shell sed -nE '/^\[run\]/,/^\[[^r]/s/^device *= *//p' luigi.cfg 2>/dev/null))
 torch = $(if $(filter-out cpu,$(device)),torch)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup environment run why plan settings history status report gc daemon stop bench \
-        test test-extras test-all test-card check lock clean
+.PHONY: help setup environment run worker why plan settings history status report gc daemon stop \
+        bench test test-extras test-all test-card check lock clean
 MAKEFLAGS += --no-print-directory
 
 help: ## List the targets and the variables
@@ -57,7 +58,8 @@ help: ## List the targets and the variables
 #:   PROFILE    named settings of the network and its training, or the path of a file of them
 #:   SET        single settings: "training.rate=0.002 network.num_units=512"
 #:   DEVICE     cpu, cuda or cuda:N for a graphics card (installs PyTorch), or torch-cpu
-#:   SCHEDULER  daemon or local       WORKERS  processes side by side
+#:   SCHEDULER  daemon, local, or the address of a luigid that hosts share: docs/clusters.md
+#:   WORKERS    processes side by side
 #:   PYTHON     Python 3.10, 3.11 or 3.12 (default: that of .venv, or the newest on the PATH)
 #:   REMOVE     yes: gc removes        MODELS   these models too, by name, or all
 #: They are read from the command line only, not from the environment.
@@ -72,6 +74,9 @@ environment:
 run: setup ## Run the whole job, from the text to the report; only what has changed is done again
 	@$(pipeline) run $(inputs) $(luigi)
 
+worker: setup ## Help the runs in a working folder that hosts share, until it is ended
+	@$(pipeline) worker --work "$$WORK" $(scheduler) $(if $(WORKERS),--workers "$$WORKERS")
+
 why: environment ## Say what a run would do again, and why, without doing it
 	@$(pipeline) why $(inputs)
 
@@ -85,7 +90,7 @@ history: environment ## Show a table of all runs so far
 	@$(pipeline) history $(work)
 
 status: environment ## Show what each task is doing
-	@$(pipeline) status $(work)
+	@$(pipeline) status $(work) $(scheduler)
 
 report: setup ## Make the report again
 	@$(pipeline) report $(inputs)
@@ -94,10 +99,10 @@ gc: environment ## List what nothing refers to any more, and the models not in u
 	@$(pipeline) gc $(inputs) $(if $(filter yes,$(REMOVE)),--remove) $(if $(MODELS),--models $$MODELS)
 
 daemon: setup ## Start the Luigi daemon, on the loopback address
-	@$(pipeline) daemon $(work)
+	@$(pipeline) daemon $(work) $(scheduler)
 
 stop: environment ## Stop the Luigi daemon
-	@$(pipeline) stop $(work)
+	@$(pipeline) stop $(work) $(scheduler)
 
 bench: ## Compare the speed of training with PyTorch's (installs PyTorch)
 	@$(setup) torch

@@ -20,8 +20,10 @@ from benchmarks.breakdown import break_down
 from benchmarks.card import find_card, time_card
 from benchmarks.checkpoints import time_checkpoints
 from benchmarks.comparison import compare, compile_times
+from benchmarks.corpora import time_corpora
 from benchmarks.extent import FULL, QUICK, THREADS, Extent
 from benchmarks.growth import grow
+from benchmarks.looks import time_looks
 from benchmarks.machine import conditions, machine
 from benchmarks.preparation import time_files, time_preparation
 from model.configuration import AMOUNT, DEVICE
@@ -29,7 +31,7 @@ from model.system.errors import UserError
 from model.system.files import publish
 
 SECTIONS = ("comparison", "breakdown", "compile", "growth", "preparation", "files",
-            "checkpoints", "card")
+            "checkpoints", "looks", "corpora", "card")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -43,10 +45,14 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--device", type=_device, metavar="DEVICE",
                         help="of the section card: cuda (the default), cuda:N for the card with "
                              "the number N, or torch-cpu (the default with --quick)")
-    parser.add_argument("--units", type=_units, metavar="N", nargs="+",
+    parser.add_argument("--units", type=_amount, metavar="N", nargs="+",
                         help="sizes of the section card: a part of it, whose figures are kept "
                              "beside those of the others")
+    parser.add_argument("--sentences", type=_amount, metavar="N", nargs="+",
+                        help="sizes of the section corpora (default: 1, 10 and 30 million)")
     options = parser.parse_args(arguments)
+    if options.only != "corpora" and options.sentences:
+        parser.error("--sentences is of the section corpora")
     if options.only not in (None, "card") and (options.device or options.units):
         parser.error("--device and --units are of the section card")
     folder = Path(environment.work_folder()) / "bench"
@@ -81,6 +87,8 @@ def _measure(options: argparse.Namespace, folder: Path) -> None:
         "preparation": lambda: time_preparation(corpus, max(extent.corpora), extent.preparations,
                                                 scratch, _say),
         "files": lambda: time_files(extent.files, scratch, _say),
+        "looks": lambda: time_looks(extent.parts, scratch, _say),
+        "corpora": lambda: time_corpora(options.sentences or extent.large_corpora, scratch, _say),
         "checkpoints": lambda: time_checkpoints(extent.checkpoint_units, extent.vocabulary,
                                                 scratch, _say),
     }
@@ -89,7 +97,9 @@ def _measure(options: argparse.Namespace, folder: Path) -> None:
           f"{os.getloadavg()[0]:.2f}\n", flush=True)
     if os.getloadavg()[0] > 0.5 and not options.quick:
         _say("other processes are at work on this machine: trust ratios alone")
-    for section in (options.only,) if options.only else SECTIONS:
+    # The large corpora take hours, and a hundred gigabytes: they are asked for by name.
+    usual = [section for section in SECTIONS if section != "corpora"]
+    for section in (options.only,) if options.only else usual:
         _say(section)
         if section == "card":
             _measure_card(options, extent, here, folder / "bench.json")
@@ -153,7 +163,7 @@ def _device(text: str) -> str:
     return text
 
 
-def _units(text: str) -> int:
+def _amount(text: str) -> int:
     try:
         return AMOUNT.parse(text)
     except ValueError as error:

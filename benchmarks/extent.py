@@ -101,10 +101,14 @@ class Extent:
         Sentences of the synthetic corpora.
     passes : int
         Updates of the training pass over a corpus.
+    large_corpora : tuple of int
+        Sentences of the corpora that are prepared up to the n-gram model.
     preparations : int
         Times the largest corpus is prepared.
     files : tuple of int
         Files of the folders that are prepared.
+    parts : tuple of int
+        Of the corpora that are looked at.
     checkpoint_units : int
         Of the network whose checkpoint is written.
     card : CardExtent
@@ -123,9 +127,11 @@ class Extent:
     growing_steps: tuple[int, ...]
     middle: Shape
     corpora: tuple[int, ...]
+    large_corpora: tuple[int, ...]
     passes: int
     preparations: int
     files: tuple[int, ...]
+    parts: tuple[int, ...]
     checkpoint_units: int
     card: CardExtent
 
@@ -138,7 +144,8 @@ FULL = Extent(
     growing_steps=(5, 10, 20, 50, 100),
     middle=Shape(units=512, sentences=64, steps=20, vocabulary=2000),
     corpora=(10_000, 30_000, 100_000, 300_000, 1_000_000), passes=40, preparations=3,
-    files=(1_000, 4_000, 10_000), checkpoint_units=4096,
+    large_corpora=(1_000_000, 10_000_000, 30_000_000),
+    files=(1_000, 4_000, 10_000), parts=(500, 5_000), checkpoint_units=4096,
     # A window is an update of the seed network's: 1,024 sentences.
     card=CardExtent(units=(256, 512, 1024, 2048, 4096), sentences=128, steps=20, vocabulary=2000,
                     window=8, turns=5, seconds=0.3))
@@ -148,6 +155,7 @@ QUICK = Extent(
     turns=2, seconds=0.01, pause=0.0, cold=False,
     growing_units=(8, 16), growing_sentences=(1, 4), growing_steps=(2, 3),
     middle=Shape(units=16, sentences=4, steps=3, vocabulary=50),
-    corpora=(300, 1000), passes=2, preparations=1, files=(40, 80), checkpoint_units=8,
+    corpora=(300, 1000), large_corpora=(2_000, 4_000), passes=2, preparations=1, files=(40, 80),
+    parts=(3, 5), checkpoint_units=8,
     card=CardExtent(units=(8,), sentences=4, steps=3, vocabulary=50, window=2, turns=2,
                     seconds=0.01))

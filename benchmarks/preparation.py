@@ -36,7 +36,7 @@ def write_corpus(path: Path, sentences: int) -> None:
     path : path
     sentences : int
     """
-    words = np.array([_spelling(rank) for rank in range(_TYPES)], object)
+    words = np.array([spelling(rank) for rank in range(_TYPES)], object)
     limits = np.cumsum(1 / (np.arange(_TYPES) + 2.7))
     with open(path, "w", encoding="utf-8") as file:
         for block in range(-(-sentences // _BLOCK)):
@@ -48,8 +48,8 @@ def write_corpus(path: Path, sentences: int) -> None:
                 file.write(" ".join(drawn[start:end]).capitalize() + " .\n")
 
 
-def _spelling(rank: int) -> str:
-    """The rank in the number system of the syllables: a word of its own for each."""
+def spelling(rank: int) -> str:
+    """A word of its own for each rank: the rank in the number system of the syllables."""
     word = ""
     rank += 1
     while rank:
@@ -58,7 +58,8 @@ def _spelling(rank: int) -> str:
     return word
 
 
-def prepare(corpus: Path, work: Path, *, again: bool = False) -> dict:
+def prepare(corpus: Path, work: Path, *, again: bool = False,
+            root: str = "EncodeCorpus") -> dict:
     """Take a corpus to shards in an empty working folder, start-up of all processes included.
 
     Parameters
@@ -68,6 +69,8 @@ def prepare(corpus: Path, work: Path, *, again: bool = False) -> dict:
         The working folder; what it holds is removed first.
     again : bool
         Leave it: see what is to be done, and do only that.
+    root : str
+        The stage that is made, and all that it needs.
 
     Returns
     -------
@@ -83,7 +86,7 @@ def prepare(corpus: Path, work: Path, *, again: bool = False) -> dict:
     if not again:
         shutil.rmtree(work, ignore_errors=True)
         work.mkdir(parents=True)
-    command = [sys.executable, "-m", "luigi", "--module", "pipeline", "EncodeCorpus",
+    command = [sys.executable, "-m", "luigi", "--module", "pipeline", root,
                "--working-folder", str(work), "--corpus-path", str(corpus),
                "--workers", str(WORKERS), "--local-scheduler"]
     log, memory = work / "luigi.log", 0.0

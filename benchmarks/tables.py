@@ -147,6 +147,29 @@ def files_table(result: dict) -> str:
         for row in result["rows"]])
 
 
+def looks_table(result: dict) -> str:
+    """A row for each number of parts."""
+    return _aligned(("parts", "processor, s", "clock, s"), [
+        (f"{row['parts']:,}", f"{row['processor_seconds']:.2f}", f"{row['seconds']:.2f}")
+        for row in result["rows"]])
+
+
+def corpora_table(result: dict) -> str:
+    """A row for each corpus, then a row for each of its stages."""
+    rows = result["rows"]
+    head = _aligned(("sentences", "parts", "GB", "all, s", "unchanged, s", "peak of all, MB"), [
+        (f"{row['sentences']:,}", f"{row['parts']:,}", f"{row['bytes'] / 1e9:.2f}",
+         f"{row['seconds']:.0f}", f"{row['unchanged_seconds']:.1f}",
+         f"{row['peak_memory_mb']:,.0f}") for row in rows])
+    return (f"{result['workers']} workers\n" + head
+            + "Seconds of a stage's processes together, growth from the first corpus, MB of one\n"
+            + _aligned(("sentences", "stage", "seconds", "growth", "peak, MB"), [
+                (f"{row['sentences']:,}", stage, f"{each['seconds']:.1f}",
+                 f"{each['seconds'] / max(1e-9, rows[0]['stages'][stage]['seconds']):.2f}",
+                 f"{each['peak_memory_mb']:,}")
+                for row in rows for stage, each in row["stages"].items()]))
+
+
 def checkpoints_table(result: dict) -> str:
     """A line for writing, and one for publishing."""
     head = (f"{result['units']:,} units, {result['vocabulary']:,} words, Adam: a checkpoint of "

@@ -24,7 +24,8 @@ from model.data.nbest import FORMATS
 from model.data.text_files import open_text
 from model.system.errors import BadInput, DamagedFile, UserError
 from model.system.extras import what_is_missing
-from model.system.files import publish, to_json, try_lock, wait_for_lock
+from model.system.files import publish, to_json
+from model.system.locks import holding
 from model.system.processes import end_descendants, end_with_descendants, end_with_parent
 from model.system.terminal import guard_output
 
@@ -562,10 +563,9 @@ def _open_text(name: str) -> Iterator[BinaryIO]:
 def _only_one_in(folder: Path) -> Iterator[None]:
     """Hold the folder's lock; wait, and say so, while another process holds it."""
     folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / ".lock", "w") as lock:
-        if not try_lock(lock):
-            print(f"another process is training in {folder}; waiting for it", file=sys.stderr)
-            wait_for_lock(lock)
+    with holding(folder / ".locked-by", lambda holder: print(
+            f"another process is training in {folder} ({holder}); waiting for it",
+            file=sys.stderr)):
         yield
 
 

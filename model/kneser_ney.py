@@ -49,6 +49,7 @@ import numpy as np
 
 from model.data.shards import load
 from model.data.vocabulary import Vocabulary
+from model.scattered import Scattered
 from model.system.errors import DamagedFile, UserError
 from model.system.hdf5 import open_hdf5, write_hdf5
 from model.system.untrusted import odd_content
@@ -73,8 +74,8 @@ def write_kneser_ney(shard_paths: Sequence[str | os.PathLike], vocabulary: Vocab
                      on_progress: Callable[[float], None] = lambda share: None) -> None:
     """Count the n-grams of training shards and publish them with their discounts.
 
-    The memory is bounded: n-grams are sorted in ranges, as many as can be sorted at a time, and
-    for each range the shards are gone through once more.
+    The memory is bounded: n-grams are sorted in ranges, as many as can be sorted at a time. Where
+    there is more than one range, they lie on the disk meanwhile, each of the text's n-grams once.
 
     Parameters
     ----------
@@ -95,7 +96,7 @@ def write_kneser_ney(shard_paths: Sequence[str | os.PathLike], vocabulary: Vocab
     UserError
         When one is of another vocabulary, or the file cannot be written.
     """
-    size = len(vocabulary)
+    size, scratch = len(vocabulary), Path(path).with_suffix(".keys")
     # The highest order takes half of the time, the one below it half of the rest.
     shares = {k: 1 - 0.5 ** (order - k + 1) for k in range(1, order + 1)}
 
@@ -112,7 +113,7 @@ def write_kneser_ney(shard_paths: Sequence[str | os.PathLike], vocabulary: Vocab
         file.attrs["start"] = vocabulary.start
         file.attrs["order"] = order
         tables = {k: _Table(file, k, size) for k in range(1, order + 1)}
-        for rows, counts in _counted(from_shards, size, order):
+        for rows, counts in _counted(from_shards, size, order, scratch):
             # What begins with <s> twice or more is a shorter n-gram that begins with it. Where
             # all are sorted it comes first, as it has to in its own table.
             shorter = rows[:, 1] == 0
@@ -123,7 +124,7 @@ def write_kneser_ney(shard_paths: Sequence[str | os.PathLike], vocabulary: Vocab
             tables[order].append(rows[~shorter], counts[~shorter])
         on_progress(shares[order])
         for k in range(order - 1, 1, -1):
-            for rows, counts in _counted(tables[k + 1].ends, size, k):
+            for rows, counts in _counted(tables[k + 1].ends, size, k, scratch):
                 tables[k].append(rows, counts)
             on_progress(shares[k])
         words = np.zeros(size, "int64")
@@ -168,18 +169,21 @@ def _rows(keys: np.ndarray, dtype: np.dtype) -> np.ndarray:
     return keys.view(dtype).reshape(len(keys), -1)
 
 
-def _counted(blocks: Callable[[], Iterator[np.ndarray]],
-             size: int, order: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def _counted(blocks: Callable[[], Iterator[np.ndarray]], size: int, order: int,
+             scratch: Path) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Distinct rows in ascending order and how often each is there, some at a time.
 
     Parameters
     ----------
     blocks : function
-        Gives all rows, anew each time.
+        Gives all rows, anew each time; it is called twice.
     size : int
         Of the vocabulary.
     order : int
         Words of a row.
+    scratch : path
+        A file of this name is written, under a temporary name, where the rows are too many to be
+        sorted at a time; it is removed.
     """
     dtype = _dtype(size)
     parts = max(1, min(size, _SETS // size))
@@ -190,17 +194,17 @@ def _counted(blocks: Callable[[], Iterator[np.ndarray]],
     in_sets = np.zeros(size * parts, "int64")
     for rows in blocks():
         in_sets += np.bincount(sets(rows), minlength=len(in_sets))
-    for low, high in _ranges(in_sets):
-        keys = np.empty(in_sets[low:high].sum(), f"S{dtype.itemsize * order}")
-        done = 0
+    ranges = [*_ranges(in_sets)]
+    lows = np.array([low for low, _ in ranges])
+    with Scattered([int(in_sets[low:high].sum()) for low, high in ranges],
+                    np.dtype(f"S{dtype.itemsize * order}"), scratch) as scattered:
         for rows in blocks():
-            numbers = sets(rows)
-            chosen = _keys(rows[(low <= numbers) & (numbers < high)])
-            keys[done:done + len(chosen)] = chosen
-            done += len(chosen)
-        keys.sort()
-        first = np.flatnonzero(np.concatenate([[True], keys[1:] != keys[:-1]]))
-        yield _rows(keys[first], dtype), np.diff(first, append=len(keys))
+            scattered.add(_keys(rows), np.searchsorted(lows, sets(rows), "right") - 1)
+        for number in range(len(ranges)):
+            keys = scattered.take(number)
+            keys.sort()
+            first = np.flatnonzero(np.concatenate([[True], keys[1:] != keys[:-1]]))
+            yield _rows(keys[first], dtype), np.diff(first, append=len(keys))
 
 
 def _ranges(in_sets: np.ndarray) -> Iterator[tuple[int, int]]:

@@ -12,6 +12,7 @@ import signal
 import sys
 import tempfile
 import time
+import urllib.parse
 from collections.abc import Iterator
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
@@ -20,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from model.system import environment
 from model.system.errors import BadInput, UserError
 from model.system.files import sweep_temporaries
+from model.system.processes import host_name
 from model.system.terminal import guard_output
 from pipeline import settings
 from pipeline.exit_codes import ExitCode
@@ -37,12 +39,12 @@ _LOGS_KEPT = 3
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; returns the exit code."""
     options = _parser().parse_args(arguments)
-    # Luigi would ask a proxy for the daemon.
-    for name in ("no_proxy", "NO_PROXY"):
-        os.environ[name] = ",".join(filter(None, [os.environ.get(name), "127.0.0.1"]))
     try:
         _enter_base_folder(options)
         settings.load_or_exit(getattr(options, "profile", None), options.set)
+        if getattr(options, "scheduler", None):
+            settings.override("run", "scheduler", options.scheduler)
+        _ask_no_proxy()
         return options.function(options)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -50,6 +52,23 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted; the next run goes on", file=sys.stderr)
         return ExitCode.INTERRUPTED
+
+
+def _place() -> int | str:
+    """Where the daemon is: a port of this host, or an address."""
+    from pipeline import daemon
+
+    section = settings.values(settings.run)
+    return daemon.place_of(section["scheduler"], section["port"])
+
+
+def _ask_no_proxy() -> None:
+    """Luigi would ask a proxy for the daemon."""
+    from pipeline import daemon
+
+    hosts = ["127.0.0.1", urllib.parse.urlsplit(daemon.url(_place())).hostname]
+    for name in ("no_proxy", "NO_PROXY"):
+        os.environ[name] = ",".join(filter(None, [os.environ.get(name), *hosts]))
 
 
 def _enter_base_folder(options: argparse.Namespace) -> None:
@@ -85,6 +104,7 @@ def _parser() -> argparse.ArgumentParser:
         ("report", report_command, "make the report again"),
         ("gc", gc_command, "list the artifacts that nothing refers to any more, or remove them"),
         ("history", history_command, "show a table of all runs so far"),
+        ("worker", worker_command, "help the runs in a working folder, from any host"),
         ("status", status_command, "show what each task is doing"),
         ("daemon", daemon_command, "start the Luigi daemon"),
         ("stop", stop_command, "stop the Luigi daemon"),
@@ -109,13 +129,16 @@ def _parser() -> argparse.ArgumentParser:
             command.add_argument("--remove", action="store_true", help="remove what is listed")
             command.add_argument("--models", nargs="+", default=[], metavar="NAME",
                                  help="also these models that are not in use, or all of them")
+        in_file = settings.SETTINGS["run"]
+        if name in ("run", "worker", "plan", "settings", "status", "daemon", "stop"):
+            command.add_argument("--scheduler", type=settings.option(in_file["scheduler"].rule),
+                                 help="daemon: through luigid on this host; local: without it; or "
+                                      "the address of another luigid (default: [run] scheduler)")
         if name in ("run", "plan", "settings"):
-            in_file = settings.SETTINGS["run"]
-            command.add_argument("--scheduler", choices=in_file["scheduler"].rule.choices,
-                                 help="through luigid, or without it (default: [run] scheduler)")
             command.add_argument("--device", type=settings.option(in_file["device"].rule),
                                  help="where to compute: cpu, cuda, cuda:N or torch-cpu "
                                       "(default: [run] device)")
+        if name in ("run", "worker"):
             command.add_argument("--workers", type=settings.option(in_file["workers"].rule),
                                  help="processes side by side (default: [run] workers)")
     return parser
@@ -131,9 +154,8 @@ def run_command(options: argparse.Namespace) -> int:
     if options.device:
         settings.override("run", "device", options.device)
     section = settings.values(settings.run)
-    scheduler = options.scheduler or section["scheduler"]
+    scheduler, place = section["scheduler"], _place()
     workers = options.workers or section["workers"]
-    port = section["port"]
     with only_one_run(work):
         keep_interrupts()
         for path in sweep_temporaries(work):
@@ -147,20 +169,20 @@ def run_command(options: argparse.Namespace) -> int:
         if scheduler == "local":
             arguments += ["--local-scheduler"]
         else:
-            if not daemon.start(work, port):
-                daemon.give_up_dead_tasks(work, port)
-            arguments += ["--scheduler-host", daemon.ADDRESS, "--scheduler-port", str(port)]
-            print(f"Luigi shows the tasks at {daemon.url(port)}", file=sys.stderr)
-            _refuse_pause(port)
+            _find_daemon(work, place)
+            arguments += ["--scheduler-url", daemon.url(place),
+                          "--settings-digest", _publish_settings(work, options)]
+            print(f"Luigi shows the tasks at {daemon.url(place)}", file=sys.stderr)
+            _refuse_pause(place)
         code = _luigi(arguments)
         for _ in range(_MOST_NEW_BEGINNINGS):
             if scheduler == "local" or code not in (ExitCode.ALREADY_RUNNING, ExitCode.NOT_RUN):
                 break
-            _refuse_pause(port)
+            _refuse_pause(place)
             print("the daemon gives this run no more tasks: it has taken it for dead, as after a "
                   "suspension, or was started anew; going on", file=sys.stderr)
             time.sleep(1)
-            daemon.give_up_dead_tasks(work, port)
+            daemon.give_up_dead_tasks(work, place)
             code = _luigi(arguments)
         if code == ExitCode.TASK_FAILED and failures.only_bad_input():
             code = ExitCode.BAD_INPUT
@@ -178,6 +200,27 @@ def run_command(options: argparse.Namespace) -> int:
         print(choice.reason, file=sys.stderr)
         return ExitCode.WORSE
     return 0
+
+
+def _find_daemon(work: Path, place: int | str) -> None:
+    """Start the daemon on this host where it does not run; one with an address has to."""
+    from pipeline import daemon
+
+    if isinstance(place, str) and not daemon.answers(place):
+        raise UserError(f"no luigid answers at {place}: start it on the host that has the address, "
+                        f"with make daemon SCHEDULER={place}")
+    if isinstance(place, str) or not daemon.start(work, place):
+        daemon.give_up_dead_tasks(work, place)
+
+
+def _publish_settings(work: Path, options: argparse.Namespace) -> str:
+    """Publish the settings of the run, for hosts that help it; returns their digest."""
+    from pipeline.job_settings import publish_settings
+
+    with _configured(options):
+        from pipeline.tasks import formats
+
+        return publish_settings(work, formats())
 
 
 def _check_device(work: Path, device: str) -> None:
@@ -207,11 +250,14 @@ def _bound_models(work: Path, keep: int, used: Path) -> None:
 def _luigi(arguments: list[str]) -> int:
     """Run Luigi; returns its exit code."""
     import luigi.rpc
+    import luigi.worker
     from luigi.retcodes import run_with_retcodes
 
-    from pipeline import daemon
+    from pipeline import daemon, workers
 
-    luigi.rpc.RemoteScheduler = daemon.Client  # type: ignore[misc]
+    client = daemon.PatientClient if isinstance(_place(), str) else daemon.Client
+    luigi.rpc.RemoteScheduler = client  # type: ignore[misc]
+    luigi.worker.Worker = workers.RunWorker  # type: ignore[misc]
     try:
         run_with_retcodes(arguments)
     except SystemExit as exit:
@@ -219,14 +265,14 @@ def _luigi(arguments: list[str]) -> int:
     return 0
 
 
-def _refuse_pause(port: int) -> None:
+def _refuse_pause(place: int | str) -> None:
     """Raises UserError while the daemon gives out no tasks because somebody told it so."""
     from pipeline import daemon
 
-    if daemon.is_paused(port):
+    if daemon.is_paused(place):
         raise UserError(
-            f"the scheduler is paused, as by the button at {daemon.url(port)}: press it again, or "
-            f"call `curl {daemon.url(port)}/api/unpause`, and run again; or run with "
+            f"the scheduler is paused, as by the button at {daemon.url(place)}: press it again, or "
+            f"call `curl {daemon.url(place)}/api/unpause`, and run again; or run with "
             "SCHEDULER=local")
 
 
@@ -367,13 +413,13 @@ def status_command(options: argparse.Namespace) -> int:
     """``status``: what the daemon knows of each task, as the visualiser shows it."""
     from pipeline import daemon
 
-    port = settings.values(settings.run)["port"]
-    if not daemon.answers(port):
-        print(f"no daemon answers on {daemon.url(port)}")
+    place = _place()
+    if not daemon.answers(place):
+        print(f"no daemon answers on {daemon.url(place)}")
         return 0
     states = ("DONE", "RUNNING", "PENDING", "FAILED", "DISABLED", "UNKNOWN")
     lines = []
-    with daemon.talking_to(port) as client:
+    with daemon.talking_to(place) as client:
         for status in states:
             tasks = client.task_list(status, "", limit=False)
             for task_id, task in sorted(tasks.items(), key=lambda item: item[1]["last_updated"]):
@@ -389,9 +435,9 @@ def status_command(options: argparse.Namespace) -> int:
                 link = task.get("tracking_url") or ""
                 lines.append("  ".join(filter(
                     None, [f"{status.lower():9} {share:7} {name}", message, link])))
-    if daemon.is_paused(port):
-        print(f"the scheduler is paused; to go on: the button at {daemon.url(port)}, or "
-              f"curl {daemon.url(port)}/api/unpause")
+    if daemon.is_paused(place):
+        print(f"the scheduler is paused; to go on: the button at {daemon.url(place)}, or "
+              f"curl {daemon.url(place)}/api/unpause")
     for line in lines or ["the daemon knows of no tasks; it forgets them ten minutes after a run"]:
         print(line)
     return 0
@@ -410,10 +456,10 @@ def daemon_command(options: argparse.Namespace) -> int:
     from pipeline import daemon
     from pipeline.working_folder import claim
 
-    work, port = Path(environment.work_folder()), settings.values(settings.run)["port"]
+    work, place = Path(environment.work_folder()), _place()
     claim(work)
-    started = daemon.start(work, port)
-    print(f"luigid {'listens' if started else 'was listening already'} at {daemon.url(port)}")
+    started = daemon.start(work, place)
+    print(f"luigid {'listens' if started else 'was listening already'} at {daemon.url(place)}")
     return 0
 
 
@@ -421,7 +467,29 @@ def stop_command(options: argparse.Namespace) -> int:
     """``stop``: stop it."""
     from pipeline import daemon
 
-    print(daemon.stop(Path(environment.work_folder()), settings.values(settings.run)["port"]))
+    print(daemon.stop(Path(environment.work_folder()), _place()))
+    return 0
+
+
+def worker_command(options: argparse.Namespace) -> int:
+    """``worker``: until it is ended; what a run has told the daemon is all that it is told."""
+    from pipeline import daemon
+    from pipeline.workers import help_runs
+    from pipeline.working_folder import check_is_there
+
+    section = settings.values(settings.run)
+    if section["scheduler"] == "local":
+        raise UserError("a run without a daemon cannot be helped: name the daemon of one that has "
+                        "it, as in make worker SCHEDULER=http://10.0.0.1:8082 WORK=folder")
+    work = Path(environment.work_folder())
+    check_is_there(work)
+    keep_interrupts()
+    _log_to(work / "log" / f"worker-{host_name()}.log")
+    address = daemon.url(_place())
+    print(f"helping the runs in {work} that are given out at {address}", file=sys.stderr,
+          flush=True)
+    help_runs(address, work, int(options.workers or section["workers"]),
+              lambda line: print(line, file=sys.stderr, flush=True))
     return 0
 
 

@@ -27,11 +27,12 @@ from pathlib import Path
 from typing import NamedTuple, TypeGuard
 
 from model.system.errors import UserError
-from model.system.files import digest_file, publish
+from model.system.files import digest_file, look_anew, publish
 from model.system.terminal import one_line
 
-# A file modified so shortly before it was read may change again without a new mtime.
-_SETTLED_NANOSECONDS = 50_000_000
+# A file modified so shortly before it was read may change again without a new mtime. Most of it is
+# for the clock of a file server, which is seldom quite this host's.
+_SETTLED_NANOSECONDS = 2_000_000_000
 
 
 # Of the digests that stand for a part or a vocabulary: few, for people meet them in tasks' names.
@@ -75,6 +76,10 @@ class Identity(NamedTuple):
     inode: int
     device: int
     ctime_ns: int  # which the system alone sets
+
+    def to_keep(self) -> list[int]:
+        """What stays the same until the file changes, on all hosts: each numbers devices itself."""
+        return [self.size, self.mtime_ns, self.inode, self.ctime_ns]
 
 
 def identify(path: str | Path) -> Identity:
@@ -148,14 +153,14 @@ class DigestCache:
         if size not in (None, identity.size):
             return digest_file(key, size)
         entry = self._kept.get(key)
-        if isinstance(entry, dict) and entry.get("identity") == [*identity] and (
+        if isinstance(entry, dict) and entry.get("identity") == identity.to_keep() and (
                 isinstance(entry.get("sha256"), str)):
             return entry["sha256"]
         digest = digest_file(key, identity.size)
         # Either time may lie ahead, where a clock was wrong.
         settled = min(abs(time.time_ns() - at) for at in (identity.mtime_ns, identity.ctime_ns))
         if settled > _SETTLED_NANOSECONDS and identify(key) == identity:
-            self._kept[key] = {"identity": identity, "sha256": digest}
+            self._kept[key] = {"identity": identity.to_keep(), "sha256": digest}
             self._changed = True
         return digest
 
@@ -230,7 +235,7 @@ class Artifact:
                 return "it was never made"
             return "; ".join(differences(newest["ingredients"], self.ingredients))
         try:
-            identity = [*identify(self.path)]
+            identity = self._identify().to_keep()
             if identity != receipt["identity"]:
                 digest = digest_file(self.path)
                 if digest != receipt["sha256"]:
@@ -255,8 +260,8 @@ class Artifact:
         receipt = {
             "stage": self.stage, "name": self.name, "path": os.path.relpath(self.path, self.work),
             "ingredients": self.ingredients, "sha256": digest_file(self.path),
-            "identity": identify(self.path), "seconds": round(seconds, 3),
-            "finished": time.time(), "notes": notes, "made_by": _makers(),
+            "identity": identify(self.path).to_keep(), "seconds": round(seconds, 3),
+            "finished": time.time(), "notes": notes, "made_by": makers(),
             # The clock may have been wrong, or will be.
             "sequence": 1 + max((by_age(other)[0] for other in receipts(
                 self.work, self.stage, self.name)), default=0),
@@ -265,7 +270,18 @@ class Artifact:
 
     def receipt(self) -> dict | None:
         """The receipt's content; None when there is none, or it cannot be read."""
-        return _read_receipt(self.receipt_path)
+        receipt = _read_receipt(self.receipt_path)
+        if receipt is None:  # another host may have made it a moment ago
+            look_anew(self.receipt_path.parent, self.work)
+            receipt = _read_receipt(self.receipt_path)
+        return receipt
+
+    def _identify(self) -> Identity:
+        try:
+            return identify(self.path)
+        except FileNotFoundError:
+            look_anew(self.path.parent, self.work)
+            return identify(self.path)
 
     def _why_other_bytes(self, digest: str) -> str:
         """Why the file is not what the receipt says: another run made it, or it is damaged."""
@@ -280,7 +296,7 @@ class Artifact:
 
 
 @functools.cache
-def _makers() -> dict:
+def makers() -> dict:
     """The programs and the machine at work: none of them is an ingredient, all are asked for."""
     versions = {name: metadata.version(name) for name in _PACKAGES}
     try:

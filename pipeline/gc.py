@@ -21,7 +21,7 @@ from pipeline.tasks import SplitCorpus, TrainModel
 
 _OF_A_MODEL = ("model.h5", "best.h5", "last.h5", "best.damaged", "last.damaged", "log.jsonl",
                "log.csv", "job.json", "training.json", "evaluate.json", "sums.h5", "metrics.json",
-               ".lock")
+               ".locked-by", ".lock")
 
 
 @dataclass(frozen=True)

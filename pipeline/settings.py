@@ -157,6 +157,7 @@ _PROFILES = Path(__file__).parent / "profiles"
 _profile: str | None = None  # that is in force: its name
 _usual: dict[tuple[str, str], object] = {}  # the values with nothing but that profile
 _in_force: dict[tuple[str, str], _Line] = {}  # what was set, and by which line
+_taken: dict[str, dict] | None = None  # from another process
 
 
 def profiles() -> list[str]:
@@ -183,7 +184,10 @@ run = _section(
         "parts.", AMOUNT),
     scheduler=Setting(
         "daemon", "daemon: through luigid, started if none answers. local: without it, for one "
-        "process alone.", Rule(str, choices=("daemon", "local"))),
+        "process alone. Or the address of a luigid that hosts share, as http://10.0.0.1:8082: "
+        "docs/clusters.md has more.",
+        Rule(str, pattern=r"daemon|local|http://[A-Za-z0-9.-]+:[0-9]{1,5}",
+             described="daemon, local or an address like http://10.0.0.1:8082")),
     port=Setting(
         8082, "Where luigid listens, on 127.0.0.1 only. Luigi's own default.",
         Rule(int, at_least=1, at_most=65535)),
@@ -360,7 +364,21 @@ def values(section: type[luigi.Config]) -> dict:
 
 @functools.cache
 def _values(section: type[luigi.Config]) -> dict:
+    if _taken is not None:
+        return _taken[section.get_task_family()]
     return section().param_kwargs
+
+
+def in_force() -> dict[str, dict]:
+    """All values, by section and name."""
+    return {section: values(each) for section, each in _CLASSES.items()}
+
+
+def take(found: dict[str, dict]) -> None:
+    """Put in force what `in_force` has said in another process, in place of what files say."""
+    global _taken
+    _taken = found
+    _values.cache_clear()
 
 
 def training_values() -> dict:

@@ -174,6 +174,9 @@ class ArtifactStage(Stage):
 
     working_folder = luigi.Parameter(default=environment.work_folder(),
                            description="working folder: where everything that is made lies")
+    settings_digest = luigi.Parameter(
+        default="", description="which settings of `pipeline.job_settings` the run has; empty "
+                                "where no other host is to help it")
 
     @property
     def folder(self) -> Path:

@@ -6,6 +6,7 @@ report. See `pipeline.stage` for what a stage is.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import logging
@@ -14,11 +15,12 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import luigi
+import luigi.interface
 
 from model.current import figures_file, link_to, linked_model, linked_models, ngrams_of
 from model.data.vocabulary import SPECIALS, Vocabulary, read_vocabulary, write_vocabulary
 from model.lineage import HELD_OUT
-from model.system.errors import BadInput, DamagedFile
+from model.system.errors import BadInput, DamagedFile, UserError
 from model.system.files import publish
 from pipeline import (
     disk_space,
@@ -30,8 +32,10 @@ from pipeline.artifacts import (
     DIGEST_DIGITS,
     Artifact,
     DigestCache,
+    by_age,
     digest_file,
     fingerprint,
+    receipts,
     remove_others,
 )
 from pipeline.choice import Choice, choose
@@ -45,7 +49,7 @@ from pipeline.corpus.splits import SPLITS
 from pipeline.metrics import training_figures, write_metrics
 from pipeline.model_process import run_model_command
 from pipeline.parents import Splits, Training, wanted_training
-from pipeline.report.page import Sources, write_report
+from pipeline.report.page import WORDS_LISTED, Sources, write_report
 from pipeline.report.training_page import TrainingPage
 from pipeline.stage import (
     ArtifactStage,
@@ -56,13 +60,18 @@ from pipeline.stage import (
     throttled,
 )
 from pipeline.tokens import Types, read_types, write_tokens
-from pipeline.vocabulary import build_vocabulary, count_types
+from pipeline.vocabulary import build_vocabulary, count_words
 
 logger = logging.getLogger("pipeline")
 
 # To be raised when the code of a stage makes other bytes from the same ingredients.
 _FORMATS = {"download": 1, "corpus": 3, "tokens": 4, "vocabulary": 2, "shards": 3, "baseline": 1,
             "model": 4, "evaluation": 8, "report": 10}
+
+
+def formats() -> dict[str, int]:
+    """By kind of artifact the number of its format."""
+    return dict(_FORMATS)
 
 
 class ExtractKingJames(Stage):
@@ -161,6 +170,7 @@ class SplitCorpus(ArtifactStage):
             corpus,
             parts_folder=self.parts_folder,
             rejected_lines_file=self.rejected_lines_file(artifact),
+            processes=luigi.interface.core().workers,
             progress=throttled(lambda done: self.say("reading the corpus", done / total)),
             **self.reading(),
         )
@@ -288,11 +298,11 @@ class BuildVocabulary(ArtifactStage):
         section = settings.values(settings.vocabulary)
         word_list = section.pop("word_list")
         say = throttled(self.say)
-        types = list(self.types(lambda share: say("reading the words of the parts", share)))
-        self.say("choosing the words", 0.9)
-        vocabulary = build_vocabulary(types, self.clone(SplitCorpus).manifest().sentences("train"),
-                                      word_list=_existing(word_list) if word_list else None,
-                                      **settings.values(settings.tokens), **section)
+        vocabulary = build_vocabulary(
+            self.types(lambda share: say("adding up the words of the parts", share)),
+            self.clone(SplitCorpus).manifest().sentences("train"), scratch=artifact.path,
+            word_list=_existing(word_list) if word_list else None,
+            **settings.values(settings.tokens), **section)
         write_vocabulary(vocabulary, artifact.path)
         if absent := vocabulary.absent:
             logger.info("%s: %s of the %s words of %s do not occur in training, as %s",
@@ -316,6 +326,20 @@ class BuildVocabulary(ArtifactStage):
 @functools.lru_cache(maxsize=4)
 def _read_vocabulary(path: Path) -> Vocabulary:
     return read_vocabulary(path)
+
+
+def _vocabulary_of(work: Path, digest: str) -> Vocabulary:
+    """The vocabulary whose words have a digest.
+
+    Not by what it is made of: that begins with the files of the corpus, and a host that helps with
+    the parts need not have these.
+    """
+    for receipt in sorted(receipts(work, "vocabulary"), key=by_age, reverse=True):
+        with contextlib.suppress(OSError, UserError):
+            vocabulary = _read_vocabulary(work / receipt["path"])
+            if vocabulary.digest.startswith(digest):
+                return vocabulary
+    raise UserError(f"there is no vocabulary {digest} in {work}; the next run makes it again")
 
 
 def _existing(name: str) -> Path:
@@ -350,7 +374,7 @@ class EncodePart(PartStage):
     def make(self, artifact: Artifact) -> None:
         from model.data.shards import write_shard
 
-        vocabulary = self.clone(BuildVocabulary).vocabulary()
+        vocabulary = _vocabulary_of(self.folder, self.vocabulary)
         write_shard(self.tokens().artifact().path, vocabulary, artifact.path,
                     part=self.digest, **_token_ingredients())
 
@@ -359,6 +383,7 @@ class EncodeCorpus(Stage):
     """All shards; makes no file of its own."""
 
     working_folder = ArtifactStage.working_folder
+    settings_digest = ArtifactStage.settings_digest
 
     def needs(self) -> Sequence[Stage]:
         vocabulary = self.clone(BuildVocabulary)
@@ -593,6 +618,7 @@ class ConcludeRun(Stage):
     """The end of a run: which model is current, and a line in history.jsonl."""
 
     working_folder = ArtifactStage.working_folder
+    settings_digest = ArtifactStage.settings_digest
 
     def needs(self) -> list[Stage]:
         return [self.clone(EvaluatePerplexity)]
@@ -657,7 +683,8 @@ class WriteReport(ArtifactStage):
         sources = Sources(
             manifest=corpus.manifest().content,
             vocabulary=vocabulary.vocabulary(),
-            types_counts=count_types(vocabulary.types()),
+            words=count_words(vocabulary.types(), artifact.path,
+                              frozenset(vocabulary.vocabulary().words), WORDS_LISTED),
             step_counts={split: ShardReader(shards.shard_files(split)).step_counts
                          for split in SPLITS},
             log=model.training().artifact.path.with_name("log.jsonl"),

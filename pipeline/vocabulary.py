@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import bisect
 import itertools
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable
+from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -13,14 +14,14 @@ from model.data.tokenization import clean, tokenize
 from model.data.vocabulary import END, SPECIALS, START, UNKNOWN, Vocabulary, read_lines
 from model.system.errors import BadInput
 from pipeline.tokens import Types
-
-_FREQUENT = 16  # occurrences in a part: few of its types have so many; any number from 1 is right
+from pipeline.words import add_up
 
 
 def build_vocabulary(
-    parts: Sequence[Types],
+    parts: Iterable[Types],
     sentences: int,
     *,
+    scratch: Path,
     size: int | str,
     minimum_count: int = 1,
     word_list: str | os.PathLike | None = None,
@@ -31,10 +32,12 @@ def build_vocabulary(
 
     Parameters
     ----------
-    parts : sequence of Types
-        The distinct words of each part of the training split.
+    parts : iterable of Types
+        The distinct words of each part of the training split; gone through once.
     sentences : int
         The number of sentences they were counted in: the count of `<s>` and `</s>`.
+    scratch : path
+        See `pipeline.words.add_up`.
     size : int or "all"
         The number of entries including `<unk>`, `<s>` and `</s>`: the most frequent words fill
         it, of equally frequent ones those first by code points. There may be fewer. "all": room
@@ -56,87 +59,121 @@ def build_vocabulary(
         line).
     """
     if word_list:
-        chosen = _count(parts, _read_word_list(word_list, lowercase, split))
+        chosen, total = _count(parts, _read_word_list(word_list, lowercase, split))
         if not any(chosen.values()):
             raise BadInput(
                 f"none of the {len(chosen):,} words of {word_list} occurs in the training side, "
                 f"not even {next(iter(chosen))!r}: is it a list for this text?"
             )
     else:
-        types = sum(len(part.counts) for part in parts)
-        room = types if size == "all" else int(size) - len(SPECIALS)
-        counts = _count_frequent(parts, room + 1)  # one may be <unk>
-        counts.pop(UNKNOWN, None)
-        frequent = [entry for entry in counts.items() if entry[1] >= minimum_count]
-        chosen = dict(sorted(frequent, key=_order)[:room])
+        room = None if size == "all" else int(size) - len(SPECIALS)
+        chosen, total = _most_frequent(add_up(parts, scratch), room, minimum_count)
         if not chosen:
             raise BadInput(
                 f"no word occurs {minimum_count} times or more in the training side: lower the "
                 "minimum count or give more text."
             )
-    outside = sum(int(part.counts.sum()) for part in parts) - sum(chosen.values())
+    outside = total - sum(chosen.values())
     entries = {**chosen, UNKNOWN: outside, START: sentences, END: sentences}
     words, ordered_counts = zip(*sorted(entries.items(), key=_order))
     return Vocabulary(words, ordered_counts)
 
 
-def count_types(parts: Iterable[Types]) -> tuple[list[str], np.ndarray]:
-    """Add up the counts of all words of several parts: (list of str, int64 array (types,)).
+class WordCounts(NamedTuple):
+    """All words of some parts, most of them by their counts alone.
 
-    A text's own `<unk>` is none of them.
+    Attributes
+    ----------
+    counts : int64 array (types,)
+        Of each distinct word but a text's own `<unk>`, in the order of the words.
+    places : dict of str to int
+        Where among the counts some words have theirs.
     """
-    totals: dict[str, int] = {}
-    for part in parts:
-        for word, count in zip(part.words(), part.counts.tolist()):
-            totals[word] = totals.get(word, 0) + count
-    totals.pop(UNKNOWN, None)
-    return list(totals), np.fromiter(totals.values(), dtype=np.int64, count=len(totals))
+
+    counts: np.ndarray
+    places: dict[str, int]
+
+    def rank(self, word: str) -> int:
+        """The place of a word when they are sorted by count, descending, then by word; from 1."""
+        place = self.places[word]
+        count = self.counts[place]
+        return 1 + int((self.counts > count).sum() + (self.counts[:place] == count).sum())
 
 
-def _count(parts: Iterable[Types], words: Iterable[str]) -> dict[str, int]:
-    """How often each of some words occurs in all parts together."""
+def count_words(parts: Iterable[Types], scratch: Path, known: Container[str],
+                others: int) -> WordCounts:
+    """Add up the counts of all words of several parts.
+
+    Parameters
+    ----------
+    parts : iterable of Types
+        Gone through once.
+    scratch : path
+        See `pipeline.words.add_up`.
+    known : container of str
+        Words whose places are wanted.
+    others : int
+        Of so many of the most frequent other words they are wanted too.
+    """
+    counts: list[np.ndarray] = []
+    places: dict[str, int] = {}
+    frequent: list[tuple[tuple[int, str], int]] = []
+    done = 0
+    for block in add_up(parts, scratch):
+        words, own = block.words(), block.counts
+        if UNKNOWN in words:
+            own = np.delete(own, words.index(UNKNOWN))
+            words.remove(UNKNOWN)
+        places |= {word: done + place for place, word in enumerate(words) if word in known}
+        least = -frequent[-1][0][0] if len(frequent) == others else 0
+        frequent = sorted([*frequent, *(
+            (_order((words[place], int(own[place]))), done + place)
+            for place in np.flatnonzero(own >= least).tolist()
+            if words[place] not in known)])[:others]
+        counts.append(own)
+        done += len(words)
+    places |= {word: place for (_, word), place in frequent}
+    return WordCounts(np.concatenate([np.zeros(0, np.int64), *counts]), places)
+
+
+def _count(parts: Iterable[Types], words: Iterable[str]) -> tuple[dict[str, int], int]:
+    """How often each of some words occurs in all parts together, and how often all words do."""
     totals = dict.fromkeys(words, 0)
+    total = 0
     for part in parts:
         types = part.words()
         wanted = map(totals.__contains__, types)
         for word, count in itertools.compress(zip(types, part.counts.tolist()), wanted):
             totals[word] += count
-    return totals
+        total += int(part.counts.sum())
+    return totals, total
 
 
-def _count_frequent(parts: Sequence[Types], room: int) -> dict[str, int]:
-    """The counts of some words, among them the `room` most frequent and all as frequent as these.
+def _most_frequent(blocks: Iterable[Types], room: int | None,
+                   minimum_count: int) -> tuple[dict[str, int], int]:
+    """The words that a vocabulary has room for, and how often all words occur together.
 
-    Most of a corpus's types are rare, and adding up all of their counts takes more time than all
-    else in this stage. So only those counts are added up that are not small; what the others can
-    come to at most tells which words are out of the question. Of those that are left the small
-    counts are looked up.
+    Of equally frequent ones the first by code points, which is the order of the bytes.
     """
-    places = [np.flatnonzero(part.counts >= _FREQUENT) for part in parts]
-    words: list[bytes] = []
-    for part, where in zip(parts, places):
-        words += map(part.lines.split(b"\n").__getitem__, where.tolist())
-    numbers = {word: number for number, word in enumerate(dict.fromkeys(words))}
-    found = np.fromiter(map(numbers.__getitem__, words), np.int64, len(words))
-    counts = np.concatenate([part.counts[where] for part, where in zip(parts, places)])
-    at_least = np.bincount(found, weights=counts).astype(np.int64)
-    at_most = at_least + (_FREQUENT - 1) * (len(parts) - np.bincount(found))
-    bound = np.partition(at_least, -room)[-room] if len(numbers) >= room else 0
-    if bound <= (_FREQUENT - 1) * len(parts):  # so much a word can have that is in no part frequent
-        all_words, all_counts = count_types(parts)
-        return dict(zip(all_words, all_counts.tolist()))
-
-    possible = at_most >= bound
-    chosen, candidates = np.flatnonzero(possible), list(itertools.compress(numbers, possible))
-    totals = at_least[chosen]
-    of_part = np.split(found, np.cumsum(list(map(len, places)))[:-1])
-    for part, added in zip(parts, of_part):
-        types = part.lines.split(b"\n")  # in order: that of code points is that of UTF-8's bytes
-        for number in np.flatnonzero(~np.isin(chosen, added)).tolist():
-            place = bisect.bisect_left(types, candidates[number])
-            if place < len(types) and types[place] == candidates[number]:
-                totals[number] += part.counts[place]
-    return dict(zip(map(bytes.decode, candidates), totals.tolist()))
+    chosen: dict[str, int] = {}
+    total, least = 0, minimum_count
+    for block in blocks:
+        total += int(block.counts.sum())
+        places = np.flatnonzero(block.counts >= least)
+        if room is not None and len(places) > room + 1:  # one may be <unk>
+            enough = np.partition(block.counts[places], -room - 1)[-room - 1]
+            places = places[block.counts[places] >= enough]
+        lines = np.frombuffer(block.lines + b"\n", np.uint8)
+        ends = np.flatnonzero(lines == ord("\n"))
+        begins = np.concatenate([[0], ends[:-1] + 1])
+        for place in places.tolist():
+            word = block.lines[begins[place]:ends[place]].decode()
+            chosen[word] = int(block.counts[place])
+        chosen.pop(UNKNOWN, None)
+        if room is not None and len(chosen) > room:
+            chosen = dict(sorted(chosen.items(), key=_order)[:room])
+            least = max(least, min(chosen.values(), default=0))
+    return chosen, total
 
 
 def _order(entry: tuple[str, int]) -> tuple[int, str]:

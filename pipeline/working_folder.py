@@ -9,8 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from model.system.errors import UserError
-from model.system.files import publish, try_lock, wait_for_lock
+from model.system.files import publish
 from model.system.folders import check_owner, check_programs
+from model.system.locks import holding
 from pipeline.artifacts import receipts
 
 _MARKER = ".lstm-batch-pipeline"
@@ -55,6 +56,19 @@ def claim(work: Path) -> None:
         temporary.write_text(_MARKER_TEXT)
 
 
+def check_is_there(work: Path) -> None:
+    """Refuse to help in a folder that no run has claimed, as this host sees it.
+
+    Raises
+    ------
+    UserError
+    """
+    if not (work / _MARKER).exists():
+        raise UserError(f"{work} is no working folder of a run, as this host sees it. Is it the "
+                        "folder that the run was begun with, and is it mounted here?")
+    check_owner(work)
+
+
 def _was_ours(work: Path) -> bool:
     """Whether a folder without the marker was made by this project before it had one."""
     return any(receipts(work)) or all(
@@ -69,19 +83,11 @@ def _some(names: list[str]) -> str:
 def only_one_run(work: Path) -> Iterator[None]:
     """Claim the working folder and hold its lock; wait, and say so, while another run holds it."""
     claim(work)
-    with writing(work):
-        # Without a buffer, which a full disk would keep from being emptied.
-        lock = open(work / ".lock", "a+b", buffering=0)  # noqa: SIM115
-    with lock:
-        if not try_lock(lock):
-            lock.seek(0)
-            holder = lock.read().decode().strip()
-            print(f"another run (process {holder}) is at work in {work}; waiting until it ends",
-                  file=sys.stderr)
-            wait_for_lock(lock)
+    with contextlib.ExitStack() as lock:
         with writing(work):
-            lock.truncate(0)
-            lock.write(f"{os.getpid()}\n".encode())
+            lock.enter_context(holding(work / ".locked-by", lambda holder: print(
+                f"another run ({holder}) is at work in {work}; waiting until it ends",
+                file=sys.stderr, flush=True)))
         yield
 
 

@@ -86,7 +86,8 @@ def make_shards():
             tokens.append(folder / f"tokens{number}.h5")
             write_tokens(text, tokens[-1], lowercase=True)
         vocabulary = build_vocabulary(
-            [read_types(path) for path in tokens], sum(map(len, parts)), size=size, minimum_count=1)
+            map(read_types, tokens), sum(map(len, parts)), scratch=folder / "words", size=size,
+            minimum_count=1)
         shards = [folder / f"shard{number}.h5" for number in range(len(parts))]
         for source, shard in zip(tokens, shards):
             write_shard(source, vocabulary, shard)

@@ -12,6 +12,7 @@ import pytest
 from benchmarks import comparison, worker
 from benchmarks.__main__ import main
 from benchmarks.comparison import compare
+from benchmarks.corpora import write_large_corpus
 from benchmarks.extent import QUICK, Shape
 from benchmarks.machine import family_memory, machine, peak_memory
 from benchmarks.preparation import write_corpus
@@ -130,6 +131,39 @@ def test_a_given_corpus_is_prepared(work, capsys):
     missing = ["--corpus", str(work / "missing.txt")]
     assert main(["--quick", *missing]) == 1
     assert "missing.txt: there is no such file" in capsys.readouterr().err
+
+
+def test_looks_at_many_parts(work, capsys):
+    assert main(["--quick", "--only", "looks"]) == 0
+    kept = json.loads((work / "bench" / "quick" / "bench.json").read_text())
+    assert [row["parts"] for row in kept["looks"]["result"]["rows"]] == [3, 5]
+    assert "processor, s" in capsys.readouterr().out
+
+
+def test_large_corpora_are_prepared_and_looked_at_again(work, capsys):
+    assert main(["--quick", "--only", "corpora", "--sentences", "1500", "2500"]) == 0
+    kept = json.loads((work / "bench" / "quick" / "bench.json").read_text())
+    rows = kept["corpora"]["result"]["rows"]
+    assert [row["sentences"] for row in rows] == [1500, 2500]
+    assert all(stage["seconds"] > 0 and stage["peak_memory_mb"] > 10
+               for row in rows for stage in row["stages"].values())
+    assert "baseline" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        main(["--quick", "--only", "files", "--sentences", "10"])
+
+
+def test_a_large_corpus_has_ever_more_words_and_is_the_same_every_time(tmp_path, monkeypatch):
+    monkeypatch.setattr("benchmarks.corpora._SENTENCES_PER_FILE", 20_000)
+    write_large_corpus(tmp_path / "a", 50_000)
+    write_large_corpus(tmp_path / "b", 50_000)
+    files = sorted((tmp_path / "a").iterdir())
+    assert [len(file.read_text().splitlines()) for file in files] == [20_000, 20_000, 10_000]
+    assert all((tmp_path / "b" / file.name).read_bytes() == file.read_bytes() for file in files)
+    seen = set()
+    for file in files:
+        new = set(file.read_text().split()) - seen
+        assert len(new) > 2_000
+        seen |= new
 
 
 def test_folders_of_files_are_prepared_and_looked_at_again(work, capsys):

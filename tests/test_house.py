@@ -15,7 +15,7 @@ OF_TRAINING = {"model.training", "model.trainer", "model.updater", "model.schedu
                "model.warm_start", "model.training_log", "model.work_clock"}
 # Modules that may know Luigi.
 KNOW_LUIGI = {"pipeline.__main__", "pipeline.daemon", "pipeline.failures", "pipeline.settings",
-              "pipeline.stage", "pipeline.tasks"}
+              "pipeline.stage", "pipeline.tasks", "pipeline.workers"}
 
 
 def modules():

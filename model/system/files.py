@@ -1,10 +1,8 @@
-"""Files that are either whole or absent: published atomically. Locks, digests and JSON."""
+"""Files that are either whole or absent: published atomically. Digests and JSON."""
 
 from __future__ import annotations
 
 import contextlib
-import errno
-import fcntl
 import hashlib
 import io
 import json
@@ -12,12 +10,12 @@ import math
 import os
 import re
 import shutil
-import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 from .errors import UserError
+from .processes import has_ended, host_name
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -44,7 +42,10 @@ def _finite(value: object) -> object:
 
 
 # The project's name marks what may be swept: others name their temporary files alike.
-_TEMPORARY = re.compile(r"\..+\.(\d+)\.lstm-batch-pipeline\.tmp$")
+_TEMPORARY = re.compile(r"\..+\.([A-Za-z0-9-]+)\.(\d+)\.lstm-batch-pipeline\.tmp$")
+# Longer than any program takes between two writes to a file. Of another host's processes nothing
+# else can be known.
+_ABANDONED_SECONDS = 24 * 3600
 
 
 def digest_file(path: str | os.PathLike, size: int | None = None) -> str:
@@ -80,6 +81,29 @@ class _Beginning(io.RawIOBase):
         super().close()
 
 
+def temporary_beside(path: Path) -> Path:
+    """The name of a file of this process alone, among all hosts: `sweep_temporaries` knows it."""
+    return path.parent / f".{path.name}.{host_name()}.{os.getpid()}.lstm-batch-pipeline.tmp"
+
+
+def look_anew(folder: Path, base: Path) -> None:
+    """Forget that there was no such file in a folder, where a network file system remembers it.
+
+    For half a minute it may say so although another host has made the file since. It asks the
+    server for a folder that is opened, and then for the names in it (nfs(5), close-to-open).
+
+    Parameters
+    ----------
+    folder : path
+    base : path
+        One above it, which has long been there: of those between, each may have been missing.
+    """
+    for each in [*reversed([above for above in folder.parents if base in (above, *above.parents)]),
+                 folder]:
+        with contextlib.suppress(OSError):
+            os.close(os.open(each, os.O_RDONLY | os.O_DIRECTORY))
+
+
 @contextlib.contextmanager
 def publish(path: str | os.PathLike) -> Iterator[Path]:
     """Write a file so that it appears under its name whole, or not at all.
@@ -104,12 +128,12 @@ def publish(path: str | os.PathLike) -> Iterator[Path]:
         When the directory or the disk does not take the file.
     """
     path = Path(path)
-    temporary = path.parent / f".{path.name}.{os.getpid()}.lstm-batch-pipeline.tmp"
+    temporary = temporary_beside(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
         _sync(temporary)
-        os.replace(temporary, path)
+        _replace(temporary, path)
         _sync(path.parent)
     except OSError as error:
         raise UserError(
@@ -149,7 +173,8 @@ def publish_link(source: str | os.PathLike, path: str | os.PathLike) -> None:
 def sweep_temporaries(folder: str | os.PathLike) -> list[Path]:
     """Remove the temporary files that killed processes left anywhere below a folder.
 
-    Only those of `publish` are looked at, and files of a process that is still alive stay.
+    Only those of `temporary_beside` are looked at. Those of a process of this host that is still
+    alive stay, and of another host's those that were written to within a day.
 
     Parameters
     ----------
@@ -164,51 +189,39 @@ def sweep_temporaries(folder: str | os.PathLike) -> list[Path]:
     removed = []
     for temporary in Path(folder).rglob(".*.lstm-batch-pipeline.tmp"):
         match = _TEMPORARY.match(temporary.name)
-        if match and not _is_alive(int(match.group(1))):
-            with contextlib.suppress(OSError):
+        if match is None:
+            continue
+        host, number = match[1], int(match[2])
+        with contextlib.suppress(OSError):
+            if (number == os.getpid() or has_ended(number)) if host == host_name() else (
+                    temporary.stat().st_mtime + _ABANDONED_SECONDS < _now_in(temporary.parent)):
                 temporary.unlink()
                 removed.append(temporary)
     return removed
 
 
-_WITHOUT_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
+def _now_in(folder: Path) -> float:
+    """The time by the clock that sets a folder's times: not always this host's."""
+    probe = temporary_beside(folder / "clock")
+    try:
+        probe.touch()
+        return probe.stat().st_mtime
+    finally:
+        probe.unlink()
 
 
-def try_lock(file: IO) -> bool:
-    """Take an exclusive lock on an open file; False when another process holds it.
+def _replace(temporary: Path, path: Path) -> None:
+    """Rename a file; see to it that it has failed where the system says so.
 
-    Where the file system has no locks (some network file systems) a warning is printed, and it
-    goes on without.
+    Where a server is asked twice, because its first answer was lost, the second answer is that
+    there is no such file (rename(2), bugs).
     """
-    return _lock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-
-
-def wait_for_lock(file: IO) -> None:
-    """Take an exclusive lock on an open file, when another process gives it back at the latest."""
-    _lock(file, fcntl.LOCK_EX)
-
-
-def _lock(file: IO, operation: int) -> bool:
+    before = os.stat(temporary)
     try:
-        fcntl.flock(file, operation)
-    except BlockingIOError:
-        return False
-    except OSError as error:
-        if error.errno not in _WITHOUT_LOCKS:
+        os.replace(temporary, path)
+    except FileNotFoundError:
+        if not os.path.samestat(os.stat(path), before):
             raise
-        print(f"warning: the file system of {file.name} has no locks ({error.strerror}): see to it "
-              "that no two runs are at work there", file=sys.stderr)
-    return True
-
-
-def _is_alive(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return process != os.getpid()
 
 
 def _sync(path: Path) -> None:

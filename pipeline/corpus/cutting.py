@@ -62,6 +62,10 @@ class PartCutter:
                 yield from self.finish()
             start = stop
 
+    def is_empty(self) -> bool:
+        """Whether nothing is left over: a part has just ended, or there was no sentence yet."""
+        return not self._pending
+
     def finish(self) -> Iterator[Part]:
         """Yield the last part, if any sentence is left."""
         if self._pending:

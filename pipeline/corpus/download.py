@@ -20,7 +20,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 from model.system.errors import BadInput, UserError
-from model.system.files import publish, try_lock
+from model.system.files import publish
+from model.system.locks import holding
 from pipeline.corpus.archives import is_archive, take_text, unpack
 
 logger = logging.getLogger(__name__)
@@ -150,16 +151,10 @@ class _Part:
         self._url = url
 
     def __enter__(self) -> _Part:
-        self._file: BinaryIO = open(self.path, "ab")
-        try:
-            if not try_lock(self._file):
-                raise BlockingIOError
-            # Whoever held the lock until now may have moved the file away after it was opened here.
-            if not os.path.samestat(os.fstat(self._file.fileno()), os.stat(self.path)):
-                raise FileNotFoundError
-        except (BlockingIOError, FileNotFoundError):
-            self._file.close()
-            raise UserError(f"{self._url}: another process is fetching it to {self.path}") from None
+        self._lock = contextlib.ExitStack()
+        self._lock.enter_context(
+            holding(self.path.with_name(f"{self.path.name}.locked-by"), self._refuse))
+        self._file: BinaryIO = self._lock.enter_context(open(self.path, "ab"))
         self.bytes = self._file.tell()
         self.resumed = self.bytes > 0
         self.validator: str | None = None
@@ -177,7 +172,10 @@ class _Part:
         if failure and (self.validator is None or self.bytes == 0):
             self.path.unlink(missing_ok=True)
             self._state.unlink(missing_ok=True)
-        self._file.close()
+        self._lock.close()
+
+    def _refuse(self, holder: str) -> None:
+        raise UserError(f"{self._url}: another process ({holder}) is fetching it to {self.path}")
 
     def restart(self, validator: str | None, total: int | None) -> None:
         """Drop all bytes; those that come now are of the file described here."""

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from model.system.errors import DamagedFile, UserError
-from model.system.files import publish
+from model.system.files import look_anew, publish
 from pipeline.artifacts import DIGEST_DIGITS
 
 _DIGEST = re.compile(f"[0-9a-f]{{{DIGEST_DIGITS}}}")
@@ -57,6 +57,8 @@ def read_part(path: Path) -> bytes:
         When it cannot be read.
     """
     try:
+        if not path.exists():  # another host may have made it a moment ago
+            look_anew(path.parent, path.parent.parent)
         text = path.read_bytes()
     except OSError as error:
         raise UserError(f"cannot read the part {path}: {error}.") from error

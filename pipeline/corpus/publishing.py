@@ -11,18 +11,20 @@ places where it was and where it comes.
 from __future__ import annotations
 
 import contextlib
+import shutil
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from model.system.errors import BadInput
 from model.system.files import publish
 from model.system.terminal import one_line
 from pipeline.corpus.cutting import PartCutter
 from pipeline.corpus.files import Corpus, CorpusFile, claim
-from pipeline.corpus.hashing import hash_sentences
-from pipeline.corpus.parts import Part, publish_part
-from pipeline.corpus.reading import RejectedLine, SentenceReader, digest_text
-from pipeline.corpus.splits import SPLITS, check_splits, divide
+from pipeline.corpus.in_parallel import COUNTED, Entry, How, join, read_files
+from pipeline.corpus.parts import publish_part
+from pipeline.corpus.reading import RejectedLine, digest_text
+from pipeline.corpus.splits import SPLITS, check_splits
 
 _BEGINNING_BYTES = 1024  # of a file: what the order of files depends on, and few edits change
 
@@ -39,6 +41,7 @@ def split_corpus(
     sentences_per_part: int = 16000,
     max_line_bytes: int = 32768,
     tokens: str = "words",
+    processes: int = 1,
     progress: Callable[[int], None] | None = None,
 ) -> dict:
     """Read a corpus and publish its parts.
@@ -63,6 +66,9 @@ def split_corpus(
         Shares of the splits that are drawn.
     sentences_per_part : int
         The expected size of a part.
+    processes : int
+        That read files side by side, where these are many millions of bytes; what comes of it is
+        the same.
     progress : callable, optional
         Called with the number of bytes, as stored, that have been read of all files together.
 
@@ -86,55 +92,32 @@ def split_corpus(
 
     parts: dict[str, list[dict]] = {split: [] for split in SPLITS}
     cutters = {split: PartCutter(sentences_per_part) for split in SPLITS}
-    counts = {"bytes": 0, "lines": 0, "empty": 0, "set_aside": 0, "sentences": 0}
+    counts = dict.fromkeys(COUNTED, 0)
     file_counts = {}
-    read_bytes = 0
-
-    def advance(number: int) -> None:
-        nonlocal read_bytes
-        read_bytes += number
-        if progress:
-            progress(read_bytes)
-
-    def keep(split: str, part: Part) -> None:
-        publish_part(part, parts_folder)
-        parts[split].append(
-            {"digest": part.digest, "sentences": part.sentences, "bytes": len(part.text)}
-        )
-
     beginnings = _beginnings(corpus.files)
-    rejecting = (_reject_lines(rejected_lines_file) if on_bad_line == "set_aside" else
-                 contextlib.nullcontext(_stop))
-    with rejecting as handle_bad_line:
-        for file in sorted(corpus.files, key=lambda file: (beginnings[file], file.digest)):
-            before = dict(counts)
-            reader = SentenceReader(
-                file.path,
-                size=file.identity.size,
-                format=format,
-                max_line_bytes=max_line_bytes,
-                tokens=tokens,
-                on_bad_line=handle_bad_line,
-                counts=counts,
-                progress=advance,
-            )
-            drawn = file.split == "train" and drawn_shares != (0.0, 0.0)
-            for sentences in iter(reader.block, None):
-                hashes = hash_sentences(sentences)
-                divided = (divide(sentences, hashes, *drawn_shares) if drawn else
-                           [(file.split, sentences, hashes)])
-                for split, own, own_hashes in divided:
-                    for part in cutters[split].add(own, own_hashes):
-                        keep(split, part)
-            file_counts[file] = {
-                "side": file.split,
-                "path": one_line(file.path),
-                "sentences": counts["sentences"] - before["sentences"],
-                "bytes": counts["bytes"] - before["bytes"],
-            }
+    ordered = sorted(corpus.files, key=lambda file: (beginnings[file], file.digest))
+    set_aside = on_bad_line == "set_aside"
+    how = How(parts_folder, rejected_lines_file if set_aside else None, format, max_line_bytes,
+              tokens, drawn_shares, sentences_per_part)
+    rejecting = _rejected_table(rejected_lines_file) if set_aside else contextlib.nullcontext(None)
+    with rejecting as table:
+        for read in read_files(ordered, how, processes, _stop, progress or (lambda done: None)):
+            for file, found in read.counts:
+                for name, count in found.items():
+                    counts[name] += count
+                file_counts[file] = {"side": file.split, "path": one_line(file.path),
+                                     "sentences": found["sentences"], "bytes": found["bytes"]}
+            if read.rejected and table:
+                with open(read.rejected, "rb") as rows:
+                    shutil.copyfileobj(rows, table)
+                read.rejected.unlink()
+            for split, pieces in read.pieces.items():
+                parts[split] += [entry._asdict() for entry in
+                                 join(cutters[split], pieces, parts_folder)]
         for split in SPLITS:
             for part in cutters[split].finish():
-                keep(split, part)
+                publish_part(part, parts_folder)
+                parts[split].append(Entry.of(part)._asdict())
         _check_rejected(counts)
         check_splits(parts, corpus.patterns, counts, drawn_shares, parts_folder)
         in_order = {file: file_counts[file] for file in corpus.files}
@@ -194,15 +177,7 @@ def _stop(bad: RejectedLine) -> None:
 
 
 @contextlib.contextmanager
-def _reject_lines(path: Path) -> Iterator[Callable[[RejectedLine], None]]:
-    with (
-        publish(path) as temporary,
-        open(temporary, "w", encoding="utf-8", newline="\n") as table,
-    ):
-        table.write("file\tline\toffset\treason\traw\n")
-
-        def write(bad: RejectedLine) -> None:
-            raw = repr(bad.raw)[2:-1]
-            table.write(f"{one_line(bad.file)}\t{bad.line}\t{bad.offset}\t{bad.reason}\t{raw}\n")
-
-        yield write
+def _rejected_table(path: Path) -> Iterator[BinaryIO]:
+    with publish(path) as temporary, open(temporary, "wb") as table:
+        table.write(b"file\tline\toffset\treason\traw\n")
+        yield table

@@ -44,6 +44,11 @@ class RejectedLine(NamedTuple):
     reason: str
     raw: bytes
 
+    def row(self) -> str:
+        """A line of a table: the raw bytes escaped as in Python, tabs between."""
+        return (f"{one_line(self.file)}\t{self.line}\t{self.offset}\t{self.reason}\t"
+                f"{repr(self.raw)[2:-1]}\n")
+
 
 class SentenceReader:
     r"""Reads the sentences of one file in blocks, in bounded memory.

@@ -21,8 +21,9 @@ from model.system.files import publish
 from pipeline.artifacts import is_digest
 from pipeline.history import rows
 from pipeline.report.plots import Plots
+from pipeline.vocabulary import WordCounts
 
-_WORDS_LISTED = 20
+WORDS_LISTED = 20
 _SURPRISING_LISTED = 10
 _REJECTED_LISTED = 20
 _INGREDIENTS_LISTED = 8
@@ -39,8 +40,8 @@ class Sources:
     manifest : dict
         Of the corpus stage.
     vocabulary : Vocabulary
-    types_counts : (list of str, integer array)
-        The distinct words of the training split, but `<unk>`, and how often they occur.
+    words : WordCounts
+        Of the training split; the places of those in the vocabulary, and of `WORDS_LISTED` others.
     step_counts : dict
         For each split the number of sentences by number of steps (words + 1).
     log : path
@@ -57,7 +58,7 @@ class Sources:
 
     manifest: dict
     vocabulary: Vocabulary
-    types_counts: tuple[list[str], np.ndarray]
+    words: WordCounts
     step_counts: dict[str, dict[int, int]]
     log: Path
     metrics: dict
@@ -108,7 +109,7 @@ def write_report(sources: Sources, path: Path, *,
             files=sources.manifest["files"], remarks=sources.manifest["remarks"],
             splits=_splits(sources),
             buckets=len(sources.step_counts["train"]),
-            frequent=frequent, outside=outside, types=len(sources.types_counts[0]),
+            frequent=frequent, outside=outside, types=len(sources.words.counts),
             plots={name: Markup(svg) for name, svg in drawn.items()},
             validations=validations, log=sources.log,
             breakdowns=breakdowns, samples=sources.evaluation["samples"],
@@ -244,7 +245,7 @@ def _splits(sources: Sources) -> list[dict]:
 
 
 def _coverage(sources: Sources) -> tuple[np.ndarray, np.ndarray, tuple[int, float]]:
-    counts = np.sort(np.asarray(sources.types_counts[1], "float64"))[::-1]
+    counts = np.sort(sources.words.counts.astype("float64"))[::-1]
     total = _training_words(sources.vocabulary)
     kept = np.unique(np.geomspace(1, len(counts), 300).astype(int))
     shares = np.cumsum(counts)[kept - 1] / total
@@ -260,20 +261,17 @@ def _training_words(vocabulary: Vocabulary) -> int:
 
 def _frequent_words(sources: Sources) -> tuple[list[dict], list[dict]]:
     """The most frequent words of the training split in the vocabulary, and outside of it."""
-    words, counts = sources.types_counts
     total = _training_words(sources.vocabulary)
     known = set(sources.vocabulary.words)
-    inside: list[dict] = []
-    outside: list[dict] = []
-    for rank, n in enumerate(sorted(range(len(words)), key=lambda n: (-int(counts[n]), words[n])),
-                             1):
-        rows = inside if words[n] in known else outside
-        if len(rows) < _WORDS_LISTED:
-            rows.append({"rank": rank, "word": words[n], "count": int(counts[n]),
-                         "share": int(counts[n]) / total})
-        elif len(inside) == len(outside) == _WORDS_LISTED:
-            break
-    return inside, outside
+    listed: tuple[list[dict], list[dict]] = [], []
+    counts = {word: int(sources.words.counts[place])
+              for word, place in sources.words.places.items()}
+    for word in sorted(counts, key=lambda word: (-counts[word], word)):
+        rows = listed[word not in known]
+        if len(rows) < WORDS_LISTED:
+            rows.append({"rank": sources.words.rank(word), "word": word, "count": counts[word],
+                         "share": counts[word] / total})
+    return listed
 
 
 def _rejected_lines(path: Path, count: int) -> list[dict]:

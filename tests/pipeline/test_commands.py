@@ -441,7 +441,7 @@ def test_through_the_daemon(job, monkeypatch):
         code, output = job.run("run", **proxy)
         assert code == 0, output
         assert daemon.url(port) in output
-        process = int((job.work / "luigid" / "pid").read_text())
+        process = int((job.work / "luigid" / "pid").read_text().split()[0])
         assert listening(process) == ["0100007F"]
         code, output = job.run("status", **proxy)
         assert code == 0 and re.search(r"^done +100.0 % TrainModel  made in", output, re.M)

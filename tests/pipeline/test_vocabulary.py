@@ -2,6 +2,7 @@
 
 import collections
 import hashlib
+from pathlib import Path
 from unittest import mock
 
 import numpy as np
@@ -11,8 +12,9 @@ from hypothesis import strategies as st
 
 from model.data.vocabulary import SPECIALS, Vocabulary, read_vocabulary, write_vocabulary
 from model.system.errors import DamagedFile, UserError
+from pipeline import vocabulary as module
 from pipeline.tokens import Types, read_types, write_tokens
-from pipeline.vocabulary import build_vocabulary, count_types
+from pipeline.vocabulary import count_words
 
 VERSES = [
     "And God said, Let there be light: and there was light.",
@@ -26,6 +28,11 @@ def count(words, parts=1):
     return [of_counts(collections.Counter(words[n::parts])) for n in range(parts)]
 
 
+def build_vocabulary(parts, sentences, **how):
+    """Of parts that fit in memory, so that nothing is written."""
+    return module.build_vocabulary(iter(parts), sentences, scratch=Path("unused"), **how)
+
+
 def of_counts(counts):
     words = sorted(counts)
     return Types("\n".join(words).encode(), np.array([counts[w] for w in words], dtype=np.uint32))
@@ -37,15 +44,21 @@ def test_types_are_counted_over_all_files(tmp_path):
         (tmp_path / f"{number}.txt").write_text(f"{verse}\n")
         paths.append(tmp_path / f"{number}.h5")
         write_tokens(tmp_path / f"{number}.txt", paths[-1], lowercase=True)
-    types, counts = count_types(map(read_types, paths))
+    found = count_words(map(read_types, paths), tmp_path / "x", {"in", "nowhere"}, 10_000)
     words = " ".join(VERSES).lower()
     for sign in ",.:":
         words = words.replace(sign, f" {sign}")
-    assert dict(zip(types, counts.tolist())) == collections.Counter(words.split())
-    assert counts.dtype == np.int64
+    expected = collections.Counter(words.split())
+    assert {word: found.counts[place] for word, place in found.places.items()} == expected
+    assert found.counts.dtype == np.int64
+    ranked = sorted(expected, key=lambda word: (-expected[word], word))
+    assert [found.rank(word) for word in ranked] == [*range(1, len(ranked) + 1)]
+    few = count_words(map(read_types, paths), tmp_path / "x", {ranked[7]}, 3)
+    assert sorted(few.places) == sorted([*ranked[:3], ranked[7]])
+    assert (few.counts == found.counts).all()
     paths[1].write_bytes(b"rubbish")
     with pytest.raises(DamagedFile, match="1.h5"):
-        count_types(map(read_types, paths))
+        count_words(map(read_types, paths), tmp_path / "x", set(), 1)
 
 
 def test_entries_are_ordered_by_count_and_then_by_the_word():
@@ -63,7 +76,7 @@ def test_entries_are_ordered_by_count_and_then_by_the_word():
     st.integers(1, 4),
     st.integers(1, 4),
 )
-def test_the_most_frequent_words_are_chosen(words, size, minimum_count, parts, frequent):
+def test_the_most_frequent_words_are_chosen(words, size, minimum_count, parts, block):
     counts = collections.Counter(words)
     ranked = sorted(counts, key=lambda word: (-counts[word], word))
     chosen = [word for word in ranked if counts[word] >= minimum_count][: size - 3]
@@ -71,7 +84,7 @@ def test_the_most_frequent_words_are_chosen(words, size, minimum_count, parts, f
         with pytest.raises(UserError, match="no word occurs"):
             build_vocabulary(count(words), 7, size=size, minimum_count=minimum_count)
         return
-    with mock.patch("pipeline.vocabulary._FREQUENT", frequent):
+    with mock.patch("pipeline.words._BLOCK", block):
         vocabulary = build_vocabulary(
             count(words, parts), 7, size=size, minimum_count=minimum_count
         )
@@ -84,33 +97,18 @@ def test_the_most_frequent_words_are_chosen(words, size, minimum_count, parts, f
     )
 
 
-@pytest.mark.parametrize("frequent", [1, 16])
-def test_unk_in_the_text_is_counted_and_takes_no_place(frequent):
+@pytest.mark.parametrize("block", [1, 16])
+def test_unk_in_the_text_is_counted_and_takes_no_place(block):
     words = [*["<unk>"] * 9, *"aaaabbbccd"]
-    with mock.patch("pipeline.vocabulary._FREQUENT", frequent):
+    with mock.patch("pipeline.words._BLOCK", block):
         vocabulary = build_vocabulary(count(words, parts=2), 5, size=5)
     assert list(zip(vocabulary.words, vocabulary.counts)) == [
         ("<unk>", 9 + 2 + 1), ("</s>", 5), ("<s>", 5), ("a", 4), ("b", 3),
     ]  # fmt: skip
-    assert count_types(count(words))[0] == list("abcd")
+    found = count_words(count(words), Path("unused"), {"<unk>"}, 9)
+    assert found.counts.tolist() == [4, 3, 2, 1] and sorted(found.places) == list("abcd")
     with pytest.raises(UserError, match="no word occurs"):
         build_vocabulary(count(["<unk>"]), 1, size=9)
-
-
-@pytest.mark.parametrize(
-    ("parts", "best"),
-    [
-        # No count of b is as large as the threshold, and yet it is the most frequent.
-        ([{"a": 3, "b": 2}, {"b": 2}], "b"),
-        # c is far behind in the part where it reaches the threshold.
-        ([{"a": 9, "c": 8}, {"a": 0, "c": 2}], "c"),
-        ([{"a": 9, "c": 7}, {"c": 1}], "a"),
-    ],
-)
-def test_small_counts_are_not_forgotten(monkeypatch, parts, best):
-    monkeypatch.setattr("pipeline.vocabulary._FREQUENT", 3)
-    vocabulary = build_vocabulary(list(map(of_counts, parts)), 0, size=4)
-    assert set(vocabulary.words) - set(SPECIALS) == {best}
 
 
 @given(st.lists(st.sampled_from([*"abcdé", "<unk>"]), min_size=1, max_size=80), st.integers(1, 3),

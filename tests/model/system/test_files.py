@@ -1,16 +1,22 @@
 """Publishing is atomic, and what killed processes leave is swept."""
 
-import errno
-import fcntl
 import hashlib
 import os
 import subprocess
 import sys
+import time
 
 import pytest
 
 from model.system.errors import UserError
-from model.system.files import digest_file, open_beginning, publish, sweep_temporaries, try_lock
+from model.system.files import (
+    digest_file,
+    look_anew,
+    open_beginning,
+    publish,
+    sweep_temporaries,
+)
+from model.system.processes import host_name
 
 
 def test_publish_replaces_the_file_only_when_the_block_has_succeeded(tmp_path):
@@ -45,20 +51,58 @@ def test_only_the_temporary_files_of_dead_processes_are_swept(tmp_path):
     alive = tmp_path / dead.name.replace(str(child.pid), str(os.getppid()))
     # Other programs name their temporary files alike.
     others = [tmp_path / "notes.tmp", tmp_path / f".x.{child.pid}.tmp"]
-    for path in (alive, *others):
+    # Of another host a process of the same number may be alive.
+    elsewhere = tmp_path / dead.name.replace(host_name(), "another-host")
+    for path in (alive, elsewhere, *others):
         path.write_text("")
     assert sweep_temporaries(tmp_path) == [dead]
-    assert not dead.exists() and all(path.exists() for path in (alive, *others))
+    assert not dead.exists() and all(path.exists() for path in (alive, elsewhere, *others))
+    os.utime(elsewhere, (0, time.time() - 25 * 3600))
+    assert sweep_temporaries(tmp_path) == [elsewhere]
+    assert sorted(tmp_path.iterdir()) == sorted([tmp_path / "a", alive, *others])
 
 
-def test_without_locks_it_goes_on_with_a_warning(tmp_path, monkeypatch, capsys):
-    def no_locks(*_):
-        raise OSError(errno.ENOLCK, "No locks available")
+def test_processes_of_two_hosts_write_the_same_file_under_names_of_their_own(
+        tmp_path, monkeypatch):
+    with publish(tmp_path / "x") as ours:
+        ours.write_text("ours")
+        monkeypatch.setattr("model.system.files.host_name", lambda: "another-host")
+        with publish(tmp_path / "x") as theirs:
+            theirs.write_text("theirs")
+        assert (tmp_path / "x").read_text() == "theirs"
+    assert (tmp_path / "x").read_text() == "ours" and len(list(tmp_path.iterdir())) == 1
 
-    monkeypatch.setattr(fcntl, "flock", no_locks)
-    with open(tmp_path / "lock", "w") as file:
-        assert try_lock(file)
-    assert "has no locks" in capsys.readouterr().err
+
+@pytest.mark.parametrize("has_renamed", [True, False])
+def test_a_renaming_whose_first_answer_was_lost(tmp_path, monkeypatch, has_renamed):
+    replace = os.replace
+
+    def asked_twice(old, new):
+        if has_renamed:
+            replace(old, new)
+        replace(old, new.with_name("gone") / "x")  # there is no such file
+
+    (tmp_path / "x").write_text("before")
+    monkeypatch.setattr(os, "replace", asked_twice)
+    if has_renamed:
+        with publish(tmp_path / "x") as temporary:
+            temporary.write_text("after")
+    else:
+        with pytest.raises(UserError, match="Nothing was published"), publish(
+                tmp_path / "x") as temporary:
+            temporary.write_text("after")
+    assert (tmp_path / "x").read_text() == ("after" if has_renamed else "before")
+
+
+def test_a_file_of_another_host_is_asked_for_from_the_folder_that_was_there_on(
+        tmp_path, monkeypatch):
+    opened, open_ = [], os.open
+    monkeypatch.setattr(os, "open", lambda path, *rest: opened.append(path) or open_(path, *rest))
+    folder = tmp_path / "receipts" / "tokens" / "a"
+    folder.mkdir(parents=True)
+    look_anew(folder, tmp_path)
+    assert opened == [tmp_path, folder.parents[1], folder.parents[0], folder]
+    look_anew(tmp_path / "none" / "x", tmp_path)
 
 
 def test_a_file_system_without_locks_will_do(tmp_path, make_shards):
@@ -72,12 +116,14 @@ def test_a_file_system_without_locks_will_do(tmp_path, make_shards):
             "with only_one_run(Path(sys.argv[1])):\n"
             " reader = ShardReader([Path(sys.argv[2])])\n"
             " print([reader.sentences(steps)[0].shape for steps in reader.step_counts])")
-    done = subprocess.run(
-        [sys.executable, "-c", code, str(tmp_path / "work"), str(shard)], capture_output=True,
-        text=True, env={**os.environ, "LD_PRELOAD": str(library)})
-    assert done.stdout == "[(1, 2), (1, 4)]\n", done.stderr
-    assert done.stderr.count("has no locks (No locks available)") == 1
-    assert "Traceback" not in done.stderr
+    processes = [subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path / "work"), str(shard)], text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        env={**os.environ, "LD_PRELOAD": str(library)}) for _ in range(2)]
+    for process in processes:
+        output, errors = process.communicate(timeout=60)
+        assert output.splitlines() == ["[(1, 2), (1, 4)]"], errors
+        assert process.returncode == 0 and "Traceback" not in errors
 
 
 @pytest.mark.parametrize("size", [0, 1, 5_000, 100_000, 150_000])

@@ -1,6 +1,5 @@
 import email.utils
 import errno
-import fcntl
 import gzip
 import hashlib
 import http.server
@@ -11,6 +10,7 @@ import urllib.request
 import pytest
 
 from model.system.errors import UserError
+from model.system.locks import holding
 from pipeline import tasks
 from pipeline.corpus import archives
 from pipeline.corpus import download as module
@@ -321,10 +321,9 @@ def test_only_addresses_of_the_web(tmp_path, url):
 
 def test_two_processes_do_not_write_one_file(server, fetch, tmp_path):
     (tmp_path / "in").mkdir()
-    with open(tmp_path / "in" / ".corpus.tar.gz.part", "ab") as other:
-        fcntl.flock(other, fcntl.LOCK_EX)
-        with pytest.raises(UserError, match="another process is fetching it"):
-            fetch()
+    with (holding(tmp_path / "in" / ".corpus.tar.gz.part.locked-by", print),
+          pytest.raises(UserError, match="another process .* is fetching it")):
+        fetch()
 
 
 def test_a_disk_that_takes_nothing(server, tmp_path, monkeypatch):

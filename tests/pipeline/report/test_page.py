@@ -16,7 +16,7 @@ from pipeline.report import page as report
 from pipeline.report.page import Sources, provenance, read_log, write_report, write_training_page
 from pipeline.report.plots import Plots, joined
 from pipeline.tokens import read_types
-from pipeline.vocabulary import count_types
+from pipeline.vocabulary import count_words
 
 SENTENCES = ["the lamp & the oil < all", "who ?", "the lamp burns", "a low lamp burns , the end",
              "<script> alert ( 1 ) </script>", "the oil is spent", "the", "low , low oil"]
@@ -84,7 +84,9 @@ def make_sources(tmp_path, make_shards):
                       "remarks": ["<i>.txt repeats the text of another"],
                       "files": [{"side": "train", "path": "<i>.txt", "sentences": 8,
                                  "bytes": 500}]},
-            vocabulary=vocabulary, types_counts=count_types([read_types(folder / "tokens0.h5")]),
+            vocabulary=vocabulary,
+            words=count_words([read_types(folder / "tokens0.h5")], folder / "words",
+                              frozenset(vocabulary.words), 20),
             step_counts={split: reader.step_counts for split in ("train", "valid", "test")},
             log=folder / "log.jsonl",
             metrics={"test": figures, "valid": figures, "headline": headline(vocabulary),
@@ -283,14 +285,13 @@ def test_a_tiny_corpus_has_a_report_too(tmp_path, make_sources):
 
 def test_coverage_and_frequent_words_agree_with_counting(make_sources):
     sources = make_sources()
-    words, counts = sources.types_counts
     sizes, shares, (size, share) = report._coverage(sources)
     assert size == 12 and shares[-1] == pytest.approx(1)
     assert share == pytest.approx(shares[sizes.tolist().index(12)])
     inside, outside = report._frequent_words(sources)
     assert (inside[0]["word"], inside[0]["rank"], outside[0]["rank"]) == ("the", 1, 10)
-    assert len(inside) + len(outside) == len(words)
-    assert sum(row["count"] for row in inside + outside) == counts.sum()
+    assert len(inside) + len(outside) == len(sources.words.counts)
+    assert sum(row["count"] for row in inside + outside) == sources.words.counts.sum()
     assert sum(row["share"] for row in inside) == pytest.approx(share)
 
 
