@@ -286,7 +286,7 @@ def test_a_wrong_flag_of_luigi_s_command_is_one_line():
 
 @pytest.mark.parametrize("flags, message", [
     (["--profile", "none"], "argument --profile: invalid choice: 'none'"),
-    (["--scheduler", "none"], "argument --scheduler: invalid choice: 'none'"),
+    (["--scheduler", "none"], "argument --scheduler: none: it must be daemon, local or an address"),
     (["--workers", "0"], "argument --workers: 0: it must be a whole number from 1 to"),
     (["--workers", "x"], "argument --workers: x: it must be a whole number from 1 to"),
 ])
