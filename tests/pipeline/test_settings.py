@@ -387,7 +387,7 @@ def test_a_wrong_flag_of_luigi_s_command_is_one_line():
 @pytest.mark.parametrize("flags, message", [
     (["--profile", "milion"], "argument --profile: there is no profile milion; did you mean "
                               "million?"),
-    (["--scheduler", "none"], "argument --scheduler: none: it must be daemon, local or an address like"),
+    (["--scheduler", "none"], "argument --scheduler: none: it must be daemon, local or an address"),
     (["--workers", "0"], "argument --workers: 0: it must be a whole number from 1 to"),
     (["--workers", "x"], "argument --workers: x: it must be a whole number from 1 to"),
 ])
