@@ -16,7 +16,7 @@ endif
 endif
 
 # Only what the command line says counts: clusters, for one, set WORK. A $ in a name is one.
-variables := CORPUS VALID TEST WORK PROFILE DEVICE SCHEDULER WORKERS PYTHON REMOVE MODELS
+variables := CORPUS VALID TEST WORK PROFILE DEVICE PROCESSES SCHEDULER WORKERS PYTHON REMOVE MODELS
 given = $(if $(findstring command line,$(origin $1)),$(value $1))
 $(foreach name,$(variables),$(eval override $(name) := $$(call given,$(name))))
 override WORK := $(or $(WORK),data/work)
@@ -33,11 +33,14 @@ python := "$$(readlink -f .venv)/bin/python" -E
 pipeline := exec $(python) -m pipeline
 inputs = $(if $(CORPUS),--corpus "$$CORPUS") $(if $(VALID),--valid "$$VALID") \
          $(if $(TEST),--test "$$TEST") $(if $(PROFILE),--profile "$$PROFILE") --work "$$WORK"
-luigi = $(if $(DEVICE),--device "$$DEVICE") $(if $(SCHEDULER),--scheduler "$$SCHEDULER") $(if $(WORKERS),--workers "$$WORKERS")
+luigi = $(if $(DEVICE),--device "$$DEVICE") $(if $(PROCESSES),--processes "$$PROCESSES") \
+        $(if $(SCHEDULER),--scheduler "$$SCHEDULER") $(if $(WORKERS),--workers "$$WORKERS")
 setup := ./setup.sh $(if $(PYTHON),--python "$$PYTHON")
-# A device other than the processor, by the command line or else by luigi.cfg, needs PyTorch.
-device = $(or $(DEVICE),$(shell sed -nE '/^\[run\]/,/^\[[^r]/s/^device *= *//p' luigi.cfg 2>/dev/null))
-torch = $(if $(filter-out cpu,$(device)),torch)
+# A device other than the processor, by the command line or else by luigi.cfg, needs PyTorch, and
+# several processes need MPI.
+in_file = $(shell sed -nE '/^\[run\]/,/^\[[^r]/s/^$1 *= *//p' luigi.cfg 2>/dev/null)
+torch = $(if $(filter-out cpu,$(or $(DEVICE),$(call in_file,device))),torch)
+mpi = $(if $(filter-out 1,$(or $(PROCESSES),$(call in_file,processes))),mpi)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup environment run why history status report gc daemon stop bench test test-extras \
@@ -55,13 +58,14 @@ help: ## List the targets and the variables
 #:   WORK       folder for everything the job makes (default: data/work)
 #:   PROFILE    named settings of the network and its training
 #:   DEVICE     cpu, cuda or cuda:N for a graphics card (installs PyTorch), or torch-cpu
+#:   PROCESSES  that train the network together, by MPI (installs it)
 #:   SCHEDULER  daemon or local       WORKERS  processes side by side
 #:   PYTHON     Python 3.10, 3.11 or 3.12 (default: that of .venv, or the newest on the PATH)
 #:   REMOVE     yes: gc removes        MODELS   these models too, by name, or all
 #: They are read from the command line only, not from the environment.
 
 setup: ## Make or update the virtual environment .venv
-	@$(setup) $(torch)
+	@$(setup) $(torch) $(mpi)
 
 # What only looks, or only ends something, installs nothing.
 environment:
@@ -108,8 +112,8 @@ test: setup ## Run the tests
 # The networks of the tests are tiny: threads would only wait for each other.
 test-extras test-card: export OMP_NUM_THREADS = 1
 
-test-extras: ## Run the tests of what needs an extra (installs PyTorch)
-	@$(setup) torch triton
+test-extras: ## Run the tests of what needs an extra (installs PyTorch and MPI)
+	@$(setup) torch triton mpi
 	@exec $(pytest) -m "extras and not card"
 
 # Where a card is, there may be another Python, with packages of its own: PYTHON names it.

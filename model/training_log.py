@@ -63,3 +63,15 @@ class TrainingLog:
     def _failure(self, error: OSError) -> UserError:
         return UserError(f"cannot write the log {self._file.name}: {error}. The last checkpoint "
                          "is kept; the next run goes on from there.")
+
+
+class NoLog:
+    """In place of a log in the processes that write none: see `TrainingLog`."""
+
+    seconds = 0.0
+
+    def write(self, entry: dict) -> None:
+        """Do nothing."""
+
+    def sync(self) -> None:
+        """Do nothing."""

@@ -109,6 +109,8 @@ def _parser() -> argparse.ArgumentParser:
             command.add_argument("--device", type=settings.option(in_file["device"].rule),
                                  help="where to compute: cpu, cuda, cuda:N or torch-cpu "
                                       "(default: [run] device)")
+            command.add_argument("--processes", type=settings.option(in_file["processes"].rule),
+                                 help="that train together (default: [run] processes)")
             command.add_argument("--workers", type=settings.option(in_file["workers"].rule),
                                  help="processes side by side (default: [run] workers)")
     return parser
@@ -121,8 +123,9 @@ def run_command(options: argparse.Namespace) -> int:
     from pipeline.working_folder import only_one_run, writing
 
     work = Path(environment.work_folder())
-    if options.device:
-        settings.override("run", "device", options.device)
+    for name in ("device", "processes"):
+        if text := getattr(options, name):
+            settings.override("run", name, text)
     section = settings.values(settings.run)
     scheduler = options.scheduler or section["scheduler"]
     workers = options.workers or section["workers"]
@@ -133,6 +136,7 @@ def run_command(options: argparse.Namespace) -> int:
             print(f"removed {path}, left by a run that was killed", file=sys.stderr)
         with writing(work):
             _log_to(work / "log" / "run.log")
+        _check_processes()
         _check_device(work, section["device"])
         # Luigi's own lock is one for all working folders and users; ours is held already.
         arguments = ["WriteReport", "--working-folder", str(work), "--workers", str(workers),
@@ -171,6 +175,16 @@ def run_command(options: argparse.Namespace) -> int:
         print(choice.reason, file=sys.stderr)
         return ExitCode.WORSE
     return 0
+
+
+def _check_processes() -> None:
+    """Raise UserError where so many processes cannot be, before anything is prepared."""
+    from model.slots import check_processes
+
+    launch = settings.launch()
+    if launch:
+        check_processes(launch.processes, settings.training_values()["slots"])
+        launch.words()
 
 
 def _check_device(work: Path, device: str) -> None:
