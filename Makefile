@@ -95,8 +95,8 @@ daemon: setup ## Start the Luigi daemon, on the loopback address
 stop: environment ## Stop the Luigi daemon
 	@$(pipeline) stop --work "$$WORK"
 
-bench: ## Compare the speed of training with PyTorch's (installs PyTorch)
-	@$(setup) torch
+bench: ## Compare the speed of training with PyTorch's (installs PyTorch and MPI)
+	@$(setup) torch mpi
 	@exec $(python) -m benchmarks $(if $(CORPUS),--corpus "$$CORPUS")
 
 # The tests keep their own compile cache, so that they depend on nothing that a job has left.

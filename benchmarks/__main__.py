@@ -13,6 +13,7 @@ import os
 import shutil
 import sys
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 
 from benchmarks import tables
@@ -24,12 +25,13 @@ from benchmarks.extent import FULL, QUICK, THREADS, Extent
 from benchmarks.growth import grow
 from benchmarks.machine import conditions, machine
 from benchmarks.preparation import time_files, time_preparation
+from benchmarks.processes import time_processes
 from model.configuration import AMOUNT, DEVICE
 from model.system.errors import UserError
 from model.system.files import publish
 
 SECTIONS = ("comparison", "breakdown", "compile", "growth", "preparation", "files",
-            "checkpoints", "card")
+            "checkpoints", "processes", "card")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -83,6 +85,7 @@ def _measure(options: argparse.Namespace, folder: Path) -> None:
         "files": lambda: time_files(extent.files, scratch, _say),
         "checkpoints": lambda: time_checkpoints(extent.checkpoint_units, extent.vocabulary,
                                                 scratch, _say),
+        "processes": lambda: time_processes(extent.processes, _say),
     }
     here = machine()
     print(f"{tables.machine_table(here)}\n{THREADS} threads; load average "
@@ -93,6 +96,9 @@ def _measure(options: argparse.Namespace, folder: Path) -> None:
         _say(section)
         if section == "card":
             _measure_card(options, extent, here, folder / "bench.json")
+            continue
+        if section == "processes" and not options.only and find_spec("mpi4py") is None:
+            print("processes: left out: MPI is not installed ('make bench' does)\n", flush=True)
             continue
         with conditions() as noted:
             result = measures[section]()

@@ -213,21 +213,24 @@ def _together(options: argparse.Namespace) -> Iterator[Processes]:
     # Their parent is the launcher's, and may be lost alone.
     end_with_parent(os.getppid(), signal.SIGKILL)
     processes = Processes(options.processes, options.longest_wait)
+    stopped = None
     try:
         processes.meet()
-        yield processes
+        from model.training import Stopped  # no earlier: it starts threads
+
+        try:
+            yield processes
+        except Stopped as error:  # all know it
+            stopped = error
         processes.finish()
     except BaseException as error:
-        from model.training import Stopped
-
-        if isinstance(error, Stopped):  # all know it
-            processes.finish()
-            raise
         if isinstance(error, UserError):
             _tell_error(error)
         elif not isinstance(error, SystemExit):
             traceback.print_exc()
         processes.abort()
+    if stopped:
+        raise stopped
 
 
 def _train(options: argparse.Namespace, processes: Alone) -> None:

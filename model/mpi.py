@@ -21,7 +21,7 @@ import threading
 import time
 import zlib
 from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
@@ -179,12 +179,15 @@ class Processes(Alone):
             self._hear(self._others, _VOTE)
         self._arrive()
 
-    def abort(self) -> None:
+    def abort(self) -> NoReturn:
         """End all processes, wherever they are; what is to be said has been written."""
         sys.stderr.flush()
         time.sleep(_LAST_LINES)
         self._waits_since = time.monotonic() - self._wait  # where the launcher is lost, too
-        self._comm.Abort(1)
+        try:
+            self._comm.Abort(1)
+        finally:  # which has failed; to leave MPI in order would be to wait for the others
+            os._exit(1)
 
     def _watch(self) -> None:
         """End this process where MPI itself does not come back, as when a network is lost."""

@@ -72,7 +72,7 @@ def test_nothing_is_taken_from_the_environment(checkout):
 
 def test_python_can_be_named(checkout):
     _, output = make(checkout, "bench", "PYTHON=a python")
-    assert output.splitlines()[0] == "setup|--python|a python|torch|"
+    assert output.splitlines()[0] == "setup|--python|a python|torch|mpi|"
 
 
 def test_a_device_other_than_the_processor_installs_pytorch(checkout):
