@@ -16,7 +16,8 @@ endif
 endif
 
 # Only what the command line says counts: clusters, for one, set WORK. A $ in a name is one.
-variables := CORPUS VALID TEST WORK PROFILE SET DEVICE SCHEDULER WORKERS PYTHON REMOVE MODELS
+variables := CORPUS VALID TEST WORK PROFILE SET DEVICE PROCESSES SCHEDULER WORKERS PYTHON REMOVE \
+             MODELS
 given = $(if $(findstring command line,$(origin $1)),$(value $1))
 $(foreach name,$(variables),$(eval override $(name) := $$(call given,$(name))))
 override WORK := $(or $(WORK),data/work)
@@ -35,11 +36,14 @@ work = $(if $(SET),--set "$$SET") --work "$$WORK"
 inputs = $(if $(CORPUS),--corpus "$$CORPUS") $(if $(VALID),--valid "$$VALID") \
          $(if $(TEST),--test "$$TEST") $(if $(PROFILE),--profile "$$PROFILE") $(work)
 scheduler = $(if $(SCHEDULER),--scheduler "$$SCHEDULER")
-luigi = $(if $(DEVICE),--device "$$DEVICE") $(scheduler) $(if $(WORKERS),--workers "$$WORKERS")
+luigi = $(if $(DEVICE),--device "$$DEVICE") $(if $(PROCESSES),--processes "$$PROCESSES") \
+        $(scheduler) $(if $(WORKERS),--workers "$$WORKERS")
 setup := ./setup.sh $(if $(PYTHON),--python "$$PYTHON")
-# A device other than the processor, by the command line or else by luigi.cfg, needs PyTorch.
-device = $(or $(DEVICE),$(patsubst run.device=%,%,$(filter run.device=%,$(SET))),$(shell sed -nE '/^\[run\]/,/^\[[^r]/s/^device *= *//p' luigi.cfg 2>/dev/null))
-torch = $(if $(filter-out cpu,$(device)),torch)
+# A device other than the processor needs PyTorch, and several processes need MPI: by a variable of
+# their own, by SET, or else by luigi.cfg.
+set_to = $(or $(patsubst run.$1=%,%,$(filter run.$1=%,$(SET))),$(shell sed -nE '/^\[run\]/,/^\[[^r]/s/^$1 *= *//p' luigi.cfg 2>/dev/null))
+torch = $(if $(filter-out cpu,$(or $(DEVICE),$(call set_to,device))),torch)
+mpi = $(if $(filter-out 1,$(or $(PROCESSES),$(call set_to,processes))),mpi)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup environment run worker why plan settings history status report gc daemon stop \
@@ -58,6 +62,7 @@ help: ## List the targets and the variables
 #:   PROFILE    named settings of the network and its training, or the path of a file of them
 #:   SET        single settings: "training.rate=0.002 network.num_units=512"
 #:   DEVICE     cpu, cuda or cuda:N for a graphics card (installs PyTorch), or torch-cpu
+#:   PROCESSES  that train the network together, by MPI (installs it)
 #:   SCHEDULER  daemon, local, or the address of a luigid that hosts share: docs/clusters.md
 #:   WORKERS    processes side by side
 #:   PYTHON     Python 3.10, 3.11 or 3.12 (default: that of .venv, or the newest on the PATH)
@@ -65,7 +70,7 @@ help: ## List the targets and the variables
 #: They are read from the command line only, not from the environment.
 
 setup: ## Make or update the virtual environment .venv
-	@$(setup) $(torch)
+	@$(setup) $(torch) $(mpi)
 
 # What only looks, or only ends something, installs nothing.
 environment:
@@ -104,8 +109,8 @@ daemon: setup ## Start the Luigi daemon, on the loopback address
 stop: environment ## Stop the Luigi daemon
 	@$(pipeline) stop $(work) $(scheduler)
 
-bench: ## Compare the speed of training with PyTorch's (installs PyTorch)
-	@$(setup) torch
+bench: ## Compare the speed of training with PyTorch's (installs PyTorch and MPI)
+	@$(setup) torch mpi
 	@exec $(python) -m benchmarks $(if $(CORPUS),--corpus "$$CORPUS")
 
 # The tests keep their own compile cache, so that they depend on nothing that a job has left.
@@ -121,8 +126,8 @@ test: setup ## Run the tests
 # The networks of the tests are tiny: threads would only wait for each other.
 test-extras test-card: export OMP_NUM_THREADS = 1
 
-test-extras: ## Run the tests of what needs an extra (installs PyTorch and onnxruntime)
-	@$(setup) torch triton export
+test-extras: ## Run the tests of what needs an extra (installs PyTorch, MPI and onnxruntime)
+	@$(setup) torch triton mpi export
 	@exec $(pytest) -m "extras and not card"
 
 # In copies, so that this checkout's environment stays: each makes one of its own, the first time.

@@ -13,6 +13,7 @@ import os
 import shutil
 import sys
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 
 from benchmarks import tables
@@ -26,12 +27,13 @@ from benchmarks.growth import grow
 from benchmarks.looks import time_looks
 from benchmarks.machine import conditions, machine
 from benchmarks.preparation import time_files, time_preparation
+from benchmarks.processes import time_processes
 from model.configuration import AMOUNT, DEVICE
 from model.system.errors import UserError
 from model.system.files import publish
 
 SECTIONS = ("comparison", "breakdown", "compile", "growth", "preparation", "files",
-            "checkpoints", "looks", "corpora", "card")
+            "checkpoints", "looks", "corpora", "processes", "card")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -91,6 +93,7 @@ def _measure(options: argparse.Namespace, folder: Path) -> None:
         "corpora": lambda: time_corpora(options.sentences or extent.large_corpora, scratch, _say),
         "checkpoints": lambda: time_checkpoints(extent.checkpoint_units, extent.vocabulary,
                                                 scratch, _say),
+        "processes": lambda: time_processes(extent.processes, _say),
     }
     here = machine()
     print(f"{tables.machine_table(here)}\n{THREADS} threads; load average "
@@ -103,6 +106,9 @@ def _measure(options: argparse.Namespace, folder: Path) -> None:
         _say(section)
         if section == "card":
             _measure_card(options, extent, here, folder / "bench.json")
+            continue
+        if section == "processes" and not options.only and find_spec("mpi4py") is None:
+            print("processes: left out: MPI is not installed ('make bench' does)\n", flush=True)
             continue
         with conditions() as noted:
             result = measures[section]()

@@ -75,6 +75,37 @@ class CardExtent:
 
 
 @dataclass(frozen=True)
+class ProcessesExtent:
+    """What is timed with one and two processes of one thread each.
+
+    Parameters
+    ----------
+    units : tuple of int
+    vocabulary : int
+    sentences : tuple of int
+        Of a window, for each number of units: of fewer where an update takes long.
+    micro_batch : int
+        Sentences.
+    steps : tuple of int
+        The least and the most of a sentence.
+    slots : int
+    turns : int
+        Timings of each number of processes, in turn, of which the median counts.
+    seconds : float
+        Least length of one timing.
+    """
+
+    units: tuple[int, ...]
+    vocabulary: int
+    sentences: tuple[int, ...]
+    micro_batch: int
+    steps: tuple[int, int]
+    slots: int
+    turns: int
+    seconds: float
+
+
+@dataclass(frozen=True)
 class Extent:
     """What is varied, and how often each figure is taken.
 
@@ -112,6 +143,7 @@ class Extent:
     checkpoint_units : int
         Of the network whose checkpoint is written.
     card : CardExtent
+    processes : ProcessesExtent
     """
 
     units: tuple[int, ...]
@@ -134,6 +166,7 @@ class Extent:
     parts: tuple[int, ...]
     checkpoint_units: int
     card: CardExtent
+    processes: ProcessesExtent
 
 
 FULL = Extent(
@@ -148,7 +181,10 @@ FULL = Extent(
     files=(1_000, 4_000, 10_000), parts=(500, 5_000), checkpoint_units=4096,
     # A window is an update of the seed network's: 1,024 sentences.
     card=CardExtent(units=(256, 512, 1024, 2048, 4096), sentences=128, steps=20, vocabulary=2000,
-                    window=8, turns=5, seconds=0.3))
+                    window=8, turns=5, seconds=0.3),
+    processes=ProcessesExtent(
+        units=(256, 1024, 4096), vocabulary=2000, sentences=(512, 512, 256), micro_batch=32,
+        steps=(8, 32), slots=16, turns=3, seconds=10.0))
 
 QUICK = Extent(
     units=(16,), sentences=(4,), steps=3, vocabulary=50,
@@ -158,4 +194,6 @@ QUICK = Extent(
     corpora=(300, 1000), large_corpora=(2_000, 4_000), passes=2, preparations=1, files=(40, 80),
     parts=(3, 5), checkpoint_units=8,
     card=CardExtent(units=(8,), sentences=4, steps=3, vocabulary=50, window=2, turns=2,
-                    seconds=0.01))
+                    seconds=0.01),
+    processes=ProcessesExtent(units=(8,), vocabulary=50, sentences=(16,), micro_batch=4,
+                              steps=(2, 4), slots=2, turns=1, seconds=0.05))

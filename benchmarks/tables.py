@@ -179,6 +179,24 @@ def checkpoints_table(result: dict) -> str:
         for name in ("writing", "publishing")])
 
 
+def processes_table(result: dict) -> str:
+    """A line for each size: two processes beside one, and their sum beside MPI's own."""
+    return "Two processes of one thread beside one of one thread, medians\n" + _aligned(
+        ["units", "sentences", "speed-up", "seconds of one", "of two", "sum", "apply", "sums, MB",
+         "sum, GB/s", "Allreduce, GB/s"],
+        [[f"{size['units']:,}", f"{size['sentences']:,}", f"{size['speedup']:.2f}",
+          f"{size['1']['seconds']:.3f}", f"{size['2']['seconds']:.3f}",
+          f"{size['2']['sum']:.4f}", f"{size['2']['apply']:.4f}", f"{size['megabytes']:,.1f}",
+          f"{size['2']['sum_rate'] / 1e9:.2f}", f"{size['2']['allreduce_rate'] / 1e9:.2f}"]
+         for size in result["sizes"]]) + (
+        "Efficiency of hosts as this process of one thread, reckoned as docs/clusters.md says; the "
+        "balance of their loads is "
+        + ", ".join(f"{each:.2f} of {count}" for count, each in result["balance"].items()) + "\n"
+        + _aligned(["units", "network", *(f"{count} hosts" for count in result["balance"])], [
+            [f"{size['units']:,}", name, *(f"{each:.2f}" for each in found.values())]
+            for size in result["sizes"] for name, found in size["efficiency"].items()]))
+
+
 def _aligned(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     widths = [max(map(len, column)) for column in zip(head, *rows)]
     return "\n".join("  " + "  ".join(cell.rjust(width) for cell, width in zip(row, widths))

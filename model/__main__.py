@@ -16,6 +16,7 @@ import secrets
 import signal
 import sys
 import time
+import traceback
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
     from model.checkpoint import Checkpoint
     from model.data.vocabulary import Vocabulary
     from model.evaluation import Evaluation
+    from model.mpi import Processes
+    from model.processes import Alone
 
 # A status line more often than this tells nobody more.
 _SECONDS_BETWEEN_REPORTS = 0.5
@@ -63,12 +66,7 @@ def main(arguments: list[str] | None = None) -> int:
         sys.stdout.flush()
     except UserError as error:
         if options.function in _JOBS:
-            report: dict = {"error": str(error)}
-            if isinstance(error, DamagedFile):
-                report = {"damaged": str(error.path), "error": error.reason}
-            elif isinstance(error, BadInput):
-                report["bad_input"] = True
-            _tell(report)
+            _tell_error(error)
         else:
             print(f"error: {error}", file=sys.stderr)
         return 1
@@ -108,6 +106,11 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--with-parent", type=int, metavar="PID",
                              help="stop when the process that started this one, PID, is gone")
         command.set_defaults(function=function)
+        if function == train_command:
+            command.add_argument("--processes", type=_count, default=1, metavar="N",
+                                 help="how many MPI has started (default: 1, by no MPI)")
+            command.add_argument("--longest-wait", type=float, default=40.0, metavar="SECONDS",
+                                 help="that one of them waits for another (default: 40)")
 
     score = commands.add_parser(
         "score", help="log-probability and perplexity of each line of a text, and of all",
@@ -256,6 +259,44 @@ _count = _number(int, lambda value: value >= 0, "a whole number of at least 0")
 
 def train_command(options: argparse.Namespace) -> None:
     """``train``: prints one JSON object a line on standard output, its share done and status."""
+    from model.processes import Alone
+
+    if options.processes == 1:
+        _train(options, Alone())
+    else:
+        with _together(options) as processes:
+            _train(options, processes)
+
+
+@contextlib.contextmanager
+def _together(options: argparse.Namespace) -> Iterator[Processes]:
+    """The processes of a training. Where one fails all are ended, after it has told why."""
+    from model.mpi import Processes
+
+    # Their parent is the launcher's, and may be lost alone.
+    end_with_parent(os.getppid(), signal.SIGKILL)
+    processes = Processes(options.processes, options.longest_wait)
+    stopped = None
+    try:
+        processes.meet()
+        from model.training import Stopped  # no earlier: it starts threads
+
+        try:
+            yield processes
+        except Stopped as error:  # all know it
+            stopped = error
+        processes.finish()
+    except BaseException as error:
+        if isinstance(error, UserError):
+            _tell_error(error)
+        elif not isinstance(error, SystemExit):
+            traceback.print_exc()
+        processes.abort()
+    if stopped:
+        raise stopped
+
+
+def _train(options: argparse.Namespace, processes: Alone) -> None:
     from model.configuration import NetworkConfig, TrainingConfig
     from model.data.vocabulary import read_vocabulary
     from model.lineage import TrainingText
@@ -274,10 +315,15 @@ def train_command(options: argparse.Namespace) -> None:
         checkpoint_minutes=content["checkpoint_minutes"],
         text=TrainingText(**content["text"]),
         previous=Path(content["previous"]) if content["previous"] else None,
-        device=content["device"],
+        device=processes.device(content["device"]),
     )
-    with _only_one_in(job.folder):
-        _tell({"result": train(job, should_stop=_stop_requests(), on_progress=_reporter())})
+    with contextlib.ExitStack() as stack:
+        if processes.is_first:
+            stack.enter_context(_only_one_in(job.folder))
+        result = train(job, processes=processes, should_stop=_stop_requests(),
+                       on_progress=_reporter() if processes.is_first else lambda *_: None)
+    if processes.is_first:
+        _tell({"result": result})
 
 
 def check_command(options: argparse.Namespace) -> None:
@@ -620,6 +666,15 @@ def _reporter() -> Callable[..., None]:
         _tell({"share": share, "status": status})
 
     return report
+
+
+def _tell_error(error: UserError) -> None:
+    report: dict = {"error": str(error)}
+    if isinstance(error, DamagedFile):
+        report = {"damaged": str(error.path), "error": error.reason}
+    elif isinstance(error, BadInput):
+        report["bad_input"] = True
+    _tell(report)
 
 
 def _tell(report: dict) -> None:

@@ -12,6 +12,8 @@ from .system.errors import BadInput
 
 # Rules of Lasagne's, by their names there, and how many numbers each keeps for a parameter.
 OPTIMISERS = {"adagrad": 1, "adam": 2, "rmsprop": 1, "momentum": 1, "adadelta": 2}
+# So that their sums are added in a tree, which processes share out evenly.
+SLOTS = tuple(2**n for n in range(11))
 PRECISIONS = ("single", "tf32", "bf16")
 # Of an LSTM layer; "cell" is what may be added to the cell.
 GATES = ("ingate", "forgetgate", "cell", "outgate")
@@ -226,6 +228,8 @@ class TrainingConfig:
         `model.schedule.end_share`.
     shards_in_memory : int
     seed : int
+    slots : int
+        Shares of a window whose sums are made each by itself, and then added: see `model.slots`.
     precision : {"single", "tf32", "bf16"}
         Of the matrix products, on a card: see `model.engine.open_device`.
 
@@ -257,6 +261,7 @@ class TrainingConfig:
     shards_in_memory: Annotated[int, AMOUNT]
     # Of numpy's generators.
     seed: Annotated[int, Rule(int, at_least=0, at_most=2**32 - 1)]
+    slots: Annotated[int, Rule(int, choices=SLOTS, described="a power of two up to 1,024")] = 1
     precision: Annotated[str, Rule(str, choices=PRECISIONS)] = "single"
 
     def __post_init__(self):

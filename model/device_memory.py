@@ -13,9 +13,10 @@ def bytes_of_training(network: NetworkConfig, training: TrainingConfig, vocabula
 
     ::
 
-        4 (S + max(P (2 + optimiser) + T A, P (2 (2 + optimiser) + 2)))
+        4 (S + max(P (2 + optimiser + log2(slots)) + T A, P (2 (2 + optimiser) + 2)))
 
-    in bytes, with P parameters, their sums, and the arrays that the update rule keeps for each; S,
+    in bytes, with P parameters, their sums, and the arrays that the update rule keeps for each; the
+    sums of slots that wait for others; S,
     the weights of the gates side by side, for training and for validation; T tokens of a
     micro-batch; and A numbers for each of these, A = (4 + 8 layers) units + 2 vocabularies. The
     second term is that of an update: the old and the new values of all are there, and two arrays
@@ -41,5 +42,6 @@ def bytes_of_training(network: NetworkConfig, training: TrainingConfig, vocabula
     tokens = min(tokens, training.micro_batch_sentences * _LONGEST_SENTENCE)
     each = (4 + 8 * layers) * units + 2 * vocabulary
     parameters, arrays = network.count_weights(vocabulary), 2 + OPTIMISERS[training.optimiser]
-    return 4 * (side_by_side + max(parameters * arrays + tokens * each,
+    waiting = training.slots.bit_length() - 1
+    return 4 * (side_by_side + max(parameters * (arrays + waiting) + tokens * each,
                                    parameters * (2 * arrays + 2)))

@@ -104,6 +104,24 @@ class Trainer:
         """The loss in nats of all that was accumulated, summed over all steps of all sentences."""
         return float(self._device.value(self._loss))
 
+    def take_sums(self) -> list:
+        """The sums so far, where they were computed: gradients, count and loss; they begin anew."""
+        return [self._device.take(variable) for variable in self._sums]
+
+    def add_sums(self, sums: list) -> None:
+        """Add sums that were taken to those of now."""
+        for variable, value in zip(self._sums, sums, strict=True):
+            self._device.add(variable, value)
+
+    def sums(self) -> list[np.ndarray]:
+        """The sums so far, as arrays; on the processor no copies."""
+        return [np.asarray(self._device.value(variable)) for variable in self._sums]
+
+    def set_sums(self, sums: list[np.ndarray]) -> None:
+        """Take these for the sums so far."""
+        for variable, value in zip(self._sums, sums, strict=True):
+            variable.set_value(value, borrow=True)
+
     def apply(self, rate: float) -> float:
         """Update the parameters once, by the average of what was accumulated, and clear the sums.
 

@@ -20,13 +20,15 @@ from model.data.shards import ShardReader
 from model.data.vocabulary import Vocabulary
 from model.device_memory import bytes_of_training
 from model.engine import open_device
-from model.evaluation import evaluate, headline
+from model.evaluation import batches, evaluate, headline
 from model.lineage import TrainingText
+from model.processes import Alone
 from model.schedule import end_share, learning_rate, share_done
+from model.slots import PairwiseSums, check_processes, deal
 from model.system.errors import BadInput, DamagedFile, UserError
 from model.system.files import digest_file, publish_link, to_json
 from model.trainer import State, Trainer
-from model.training_log import TrainingLog
+from model.training_log import NoLog, TrainingLog
 from model.warm_start import carry_over
 from model.work_clock import WorkClock
 
@@ -149,14 +151,15 @@ class Stopped(UserError):
     """The training was asked to stop; a checkpoint is written and the next run goes on."""
 
 
-def train(job: TrainingJob, *, should_stop: Callable[[], bool] = lambda: False,
+def train(job: TrainingJob, *, processes: Alone | None = None,
+          should_stop: Callable[[], bool] = lambda: False,
           on_progress: Callable[[float, str], None] = lambda share, status: None) -> dict:
     """Train to the end, or go on where an earlier run of the same training stopped.
 
     A training that is stopped at any moment and run again ends with the same parameters,
-    optimiser state and log, bit for bit, on the same machine with any number of threads; unless it
-    is so slow that `max_minutes` and not `max_epochs` ends it, for then its length and its rate
-    depend on the clock.
+    optimiser state and log, bit for bit, on machines of one kind with any number of processes and
+    threads; unless it is so slow that `max_minutes` and not `max_epochs` ends it, for then its
+    length and its rate depend on the clock.
 
     A training that begins with another's weights is validated before its first update: where
     nothing better comes of it, these weights are its result.
@@ -164,15 +167,19 @@ def train(job: TrainingJob, *, should_stop: Callable[[], bool] = lambda: False,
     Parameters
     ----------
     job : TrainingJob
+    processes : Alone, optional
+        Those that train together, each of which calls this: see `model.mpi`.
     should_stop : function
-        Asked after each micro-batch; when true, a checkpoint is written and `Stopped` raised.
+        Asked after each micro-batch, of several processes after each slot; when true of one of
+        them, a checkpoint is written and `Stopped` raised.
     on_progress : function
         Called with the share that is done, 0 to 1, and a line on what is being done.
 
     Returns
     -------
     dict
-        What it was computed on: see `model.engine.Device.facts`. The model is `TrainingJob.model`.
+        What it was computed on: see `model.engine.Device.facts`, and the table of `processes`. The
+        model is `TrainingJob.model`.
 
     Raises
     ------
@@ -187,12 +194,13 @@ def train(job: TrainingJob, *, should_stop: Callable[[], bool] = lambda: False,
     UserError
         When there is no such device, or it has too little memory.
     """
-    config = job.training
+    config, processes = job.training, processes or Alone()
+    check_processes(processes.count, config.slots)
     device = open_device(job.device, config.precision)
     device.check_memory(bytes_of_training(job.network, config, len(job.vocabulary)))
     on_progress(0.0, "compiling the network")
     trainer = Trainer(job.network, config, len(job.vocabulary), device)
-    run = _Run(job, trainer, should_stop, on_progress)
+    run = _Run(job, trainer, processes, should_stop, on_progress)
     position = run.position
     while True:
         run.finish_if_due()
@@ -204,14 +212,10 @@ def train(job: TrainingJob, *, should_stop: Callable[[], bool] = lambda: False,
 
         started = time.monotonic()
         rate = learning_rate(config, run.share(), position.halvings, position.stalled_at)
-        tokens, sentences = 0, 0
-        for batch in window:
-            trainer.accumulate(batch.inputs, batch.targets, update=position.updates,
-                               sentence=sentences)
-            tokens += batch.inputs.size
-            sentences += len(batch)
-            run.stop_if_asked()
+        tokens, sentences = sum(batch.inputs.size for batch in window), sum(map(len, window))
+        run.accumulate(window)
         run.look_ahead()
+        processes.add_up(trainer)
         loss = trainer.loss() / tokens
         run.check_loss(loss)
         run.checkpoint_if_due()
@@ -225,15 +229,15 @@ def train(job: TrainingJob, *, should_stop: Callable[[], bool] = lambda: False,
         run.tell(epoch=position.epoch, sentences=sentences, tokens=tokens, loss=loss,
                  gradient_norm=gradient_norm, rate=rate, elapsed=time.monotonic() - started)
     run.publish()
-    return device.facts()
+    return {**device.facts(), "processes": processes.table()}
 
 
 class _Run:
     """One run of a training: what lasts from update to update, beside the compiled functions."""
 
-    def __init__(self, job: TrainingJob, trainer: Trainer, should_stop: Callable[[], bool],
-                 on_progress: Callable[[float, str], None]):
-        self._job, self._trainer = job, trainer
+    def __init__(self, job: TrainingJob, trainer: Trainer, processes: Alone,
+                 should_stop: Callable[[], bool], on_progress: Callable[[float, str], None]):
+        self._job, self._trainer, self._processes = job, trainer, processes
         self._should_stop, self._on_progress = should_stop, on_progress
         config = job.training
         train_set = ShardReader(job.train_shards, job.vocabulary.digest)
@@ -248,21 +252,26 @@ class _Run:
         self._history: list[dict] = []
         self._ancestry: list[dict] = []
         self._ancestors_text: TrainingText | None = None
-        if (resumed := _resume(job)) is not None:
+        first = processes.is_first
+        processes.begin()
+        if (resumed := processes.of_first(_resume(job) if first else None)) is not None:
             trainer.restore(State(resumed.parameters, resumed.optimiser))
             self.position, self._history = Position(**resumed.position), resumed.history
             self._ancestry, self._ancestors_text = resumed.ancestry, resumed.ancestors_text
         elif job.previous is not None:
-            self._ancestry, self._ancestors_text = _start_warm(job, job.previous, trainer)
+            parent, digest = processes.of_first(
+                (read_checkpoint(job.previous), digest_file(job.previous)) if first else None)
+            self._ancestry, self._ancestors_text = _start_warm(job, parent, digest, trainer)
 
-        self._log = TrainingLog(job.log, self.position.updates, self.position.validated_at)
+        self._log = (TrainingLog(job.log, self.position.updates, self.position.validated_at)
+                     if first else NoLog())
         self._clock = WorkClock(self._log.seconds)
         self._last_checkpoint = time.monotonic()
 
     def share(self) -> float:
         """How much of the training is done, 0 to 1, or beyond where a budget was outlasted."""
         return share_done(self._job.training, self.position.updates, self._planned_updates,
-                          self._clock.seconds())
+                          self._processes.of_first(self._clock.seconds()))
 
     def finish_if_due(self) -> None:
         """Note that the training has ended, and why, when it has."""
@@ -305,16 +314,31 @@ class _Run:
         if self._windows is not None and self._ahead is None:
             self._ahead = next(self._windows, None)
 
+    def accumulate(self, window: list[MicroBatch]) -> None:
+        """Add the gradients of this process's slots of a window to the sums."""
+        position, several = self.position, self._processes.count > 1
+        first = np.cumsum([0, *map(len, window)])  # the number of each micro-batch's first sentence
+        slots = self._processes.own(deal(window, self._job.training.slots))
+        sums = PairwiseSums(self._trainer, len(slots))
+        for slot in slots:
+            for place in slot:
+                batch = window[place]
+                self._trainer.accumulate(batch.inputs, batch.targets, update=position.updates,
+                                         sentence=int(first[place]))
+                if not several:
+                    self.stop_if_asked()
+            sums.end_slot()
+            if several:  # all have as many slots, but not as many micro-batches
+                self.stop_if_asked()
+
     def validate(self) -> None:
         """Score the validation text, and keep a checkpoint, the best one where it is that."""
         job, position = self._job, self.position
-
-        def score(inputs: np.ndarray, targets: np.ndarray) -> np.ndarray:
-            self.stop_if_asked()
-            return self._trainer.log_probabilities(inputs, targets)
-
         self._on_progress(min(1.0, self.share()), "validating")
-        totals = evaluate(score, self._valid_set, job.vocabulary).totals
+        self._processes.check_same(self._trainer.state())
+        scores = self._processes.in_order(
+            self._trainer.log_probabilities, batches(self._valid_set), self.stop_if_asked)
+        totals = evaluate(lambda *_: next(scores), self._valid_set, job.vocabulary).totals
         perplexity = totals.figures()[headline(job.vocabulary)]
         if not math.isfinite(perplexity):
             raise self._diverged("the perplexity of the validation is not finite")
@@ -334,7 +358,8 @@ class _Run:
         self.finish_if_due()  # the time budget may have ended meanwhile
         if improved:
             self._checkpoint(job.best)
-            publish_link(job.best, job.last)
+            if self._processes.is_first:
+                publish_link(job.best, job.last)
         else:
             self._checkpoint(job.last)
 
@@ -351,14 +376,15 @@ class _Run:
     def stop_if_asked(self) -> None:
         """Keep the state of the window's start and raise `Stopped`; the window is done again."""
         self._clock.seconds()
-        if self._should_stop():
+        if self._processes.any(self._should_stop()):
             self._checkpoint(self._job.last)
             raise Stopped(f"training stopped after {self.position.updates} updates; the next run "
                           f"goes on from {self._job.last}")
 
     def checkpoint_if_due(self) -> None:
         """Keep the state of the window's start: that it is good is known from the window's sums."""
-        if time.monotonic() - self._last_checkpoint >= 60 * self._job.checkpoint_minutes:
+        due = 60 * self._job.checkpoint_minutes
+        if self._processes.is_first and time.monotonic() - self._last_checkpoint >= due:
             self._checkpoint(self._job.last)
 
     def tell(self, *, elapsed: float, **figures: float) -> None:
@@ -382,9 +408,12 @@ class _Run:
                            f"of {best:,.5g}, is worse than guessing, {len(job.vocabulary):,}. "
                            f"Change [training] rate, which is {job.training.rate}, or train "
                            f"longer. Nothing was published; its state is kept: {job.last}")
-        _publish_best(job)
+        if self._processes.is_first:
+            _publish_best(job)
 
     def _checkpoint(self, path: Path) -> None:
+        if not self._processes.is_first:
+            return
         job, state = self._job, self._trainer.state()
         self._log.sync()
         write_checkpoint(path, Checkpoint(
@@ -434,7 +463,7 @@ def _resume(job: TrainingJob) -> Checkpoint | None:
     return None
 
 
-def _start_warm(job: TrainingJob, previous: Path,
+def _start_warm(job: TrainingJob, parent: Checkpoint, digest: str,
                 trainer: Trainer) -> tuple[list[dict], TrainingText | None]:
     """Carry the parameters over from another model; what the checkpoints say of it.
 
@@ -443,13 +472,13 @@ def _start_warm(job: TrainingJob, previous: Path,
     UserError
         When its network is of another shape.
     """
-    parent, fresh = read_checkpoint(previous), trainer.state()
+    fresh = trainer.state()
     carried = carry_over(parent, fresh.parameters, job.vocabulary)
     if carried is None:
-        raise UserError(f"the training cannot start from {previous}: its network is of another "
+        raise UserError(f"the training cannot start from {job.previous}: its network is of another "
                         "shape. Name another [training] warm_start, or change [network]")
     trainer.restore(replace(fresh, parameters=carried))
-    told = {"model": digest_file(previous),
+    told = {"model": digest,
             "source": parent.settings["source"], "updates": parent.position["updates"],
             "best_perplexity": parent.position["best_perplexity"]}
     return [told, *parent.ancestry], parent.seen_text

@@ -113,3 +113,13 @@ class TrainingLog:
 
 def _writer(file: IO[str]) -> csv.DictWriter:
     return csv.DictWriter(file, COLUMNS, lineterminator="\n")
+class NoLog:
+    """In place of a log in the processes that write none: see `TrainingLog`."""
+
+    seconds = 0.0
+
+    def write(self, entry: dict) -> None:
+        """Do nothing."""
+
+    def sync(self) -> None:
+        """Do nothing."""

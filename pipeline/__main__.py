@@ -138,7 +138,10 @@ def _parser() -> argparse.ArgumentParser:
             command.add_argument("--device", type=settings.option(in_file["device"].rule),
                                  help="where to compute: cpu, cuda, cuda:N or torch-cpu "
                                       "(default: [run] device)")
-        if name in ("run", "worker"):
+        if name in ("run", "settings"):
+            command.add_argument("--processes", type=settings.option(in_file["processes"].rule),
+                                 help="that train together (default: [run] processes)")
+        if name in ("run", "worker", "plan", "settings"):
             command.add_argument("--workers", type=settings.option(in_file["workers"].rule),
                                  help="processes side by side (default: [run] workers)")
     return parser
@@ -151,8 +154,9 @@ def run_command(options: argparse.Namespace) -> int:
     from pipeline.working_folder import only_one_run, writing
 
     work = Path(environment.work_folder())
-    if options.device:
-        settings.override("run", "device", options.device)
+    for name in ("device", "processes"):
+        if text := getattr(options, name):
+            settings.override("run", name, text)
     section = settings.values(settings.run)
     scheduler, place = section["scheduler"], _place()
     workers = options.workers or section["workers"]
@@ -162,6 +166,7 @@ def run_command(options: argparse.Namespace) -> int:
             print(f"removed {path}, left by a run that was killed", file=sys.stderr)
         with writing(work):
             _log_to(work / "log" / "run.log")
+        _check_processes()
         _check_device(work, section["device"])
         # Luigi's own lock is one for all working folders and users; ours is held already.
         arguments = ["WriteReport", "--working-folder", str(work), "--workers", str(workers),
@@ -222,6 +227,15 @@ def _publish_settings(work: Path, options: argparse.Namespace) -> str:
 
         return publish_settings(work, formats())
 
+
+def _check_processes() -> None:
+    """Raise UserError where so many processes cannot be, before anything is prepared."""
+    from model.slots import check_processes
+
+    launch = settings.launch()
+    if launch:
+        check_processes(launch.processes, settings.training_values()["slots"])
+        launch.words()
 
 def _check_device(work: Path, device: str) -> None:
     """Raise UserError where the network cannot be computed there, before anything is prepared."""
@@ -496,7 +510,8 @@ def worker_command(options: argparse.Namespace) -> int:
 # The settings that options stand for.
 _OPTIONS = {"corpus": ("corpus", "path"), "valid": ("corpus", "valid"),
             "test": ("corpus", "test"), "device": ("run", "device"),
-            "scheduler": ("run", "scheduler"), "workers": ("run", "workers")}
+            "processes": ("run", "processes"), "scheduler": ("run", "scheduler"),
+            "workers": ("run", "workers")}
 
 
 def _corpus_flags(options: argparse.Namespace) -> list[str]:

@@ -51,6 +51,7 @@ from model.system import environment  # noqa: E402
 from model.system.files import UserError  # noqa: E402
 from model.system.terminal import one_line  # noqa: E402
 from pipeline.exit_codes import ExitCode  # noqa: E402
+from pipeline.model_process import Launch  # noqa: E402
 
 # A setting of Luigi's that Luigi takes for a mistake, and warns of.
 luigi.interface.core.ignore_unconsumed.add("rpc_retry_wait")
@@ -195,6 +196,20 @@ run = _section(
         "cpu", "Where the network is computed. cuda: on a graphics card, by PyTorch, which is "
         "installed when it is first needed; cuda:1 on the second, and so on. torch-cpu: as on a "
         "card, but on the processor, which is slower than cpu.", DEVICE),
+    processes=Setting(
+        1, "Processes that train the network together, by MPI, which is installed when it is first "
+        "needed; the result is the same. The number must divide [training] slots. On one machine "
+        "threads do as well: it is for several.", AMOUNT),
+    launcher=Setting(
+        "mpiexec -n {processes}", "How they are started; {processes} stands for their number. "
+        "docs/clusters.md has other hosts, other MPIs and Slurm. mpiexec is that of this "
+        "environment where it has one.",
+        Rule(str, pattern=".*\\{processes\\}.*",
+             described="a command in which {processes} stands for their number")),
+    longest_wait=Setting(
+        40.0, "Seconds that one of these processes waits for another before all are ended, with a "
+        "line that says which is missing; at the start, while others may still compile, ten times "
+        "as long.", Rule(float, above=0)),
     keep_models=Setting(
         0, "So many models a run that has succeeded leaves in the working folder, the newest; 0 "
         "for all. The one in use stays, and those that it and the newest were started from.",
@@ -335,6 +350,10 @@ training = _section(
             16, "Sentences of one length are gathered from so many parts at a time; bounds the "
             "memory."),
         seed=(1, "Of the weights, the order of the sentences, and dropout; any number will do."),
+        slots=(
+            1, "So many shares of a window have sums of their own, which are then added: as many "
+            "processes can take part, and the result does not depend on how many do. A power of "
+            "two; more need more memory, and another number is another training."),
         precision=(
             "single", "Of the matrix products on a graphics card. tf32 and bf16 are faster, and "
             "round what is multiplied to 10 and 7 binary digits after the point; all sums are in "
@@ -385,6 +404,14 @@ def training_values() -> dict:
     """The fields of `model.configuration.TrainingConfig`."""
     return {name: value for name, value in values(training).items()
             if name not in _OF_THE_JOB}
+
+
+def launch() -> Launch | None:
+    """How the processes of a training are started; None for one alone."""
+    section = values(run)
+    if section["processes"] == 1:
+        return None
+    return Launch(section["launcher"], section["processes"], section["longest_wait"])
 
 
 def profile_in_force() -> str | None:

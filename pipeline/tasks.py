@@ -509,7 +509,7 @@ class TrainModel(ArtifactStage):
                 shown.update(status, share)
 
             self.link(shown.url)
-            device = run_model_command("train", job, folder / "job.json", say)
+            device = run_model_command("train", job, folder / "job.json", say, settings.launch())
         # No browser follows it from the visualiser, but it says where the page lies.
         self.link(page.resolve().as_uri())
         return {"settings": self.settings(), "held_out": splits.held_out,

@@ -77,7 +77,7 @@ def by_part(reasons):
     return single
 
 
-def pretend(command, job, job_file, say):
+def pretend(command, job, job_file, say, launch=None):
     """In place of the model's commands: the files they leave, made of what they were given."""
     job_file.parent.mkdir(parents=True, exist_ok=True)
     job_file.write_text(json.dumps(job))
@@ -242,6 +242,7 @@ def results(work):
         metrics = json.loads((work / "report" / "metrics.json").read_text())
         for name in ("seconds", "tokens_per_second"):
             metrics["train"].pop(name)
+        metrics["train"].pop("processes", None)  # hosts, and times
         found["metrics.json"] = metrics
     for path in (work / "receipts").glob("*/*/*.json"):
         receipt = json.loads(path.read_text())

@@ -16,6 +16,7 @@ from benchmarks.corpora import write_large_corpus
 from benchmarks.extent import QUICK, Shape
 from benchmarks.machine import family_memory, machine, peak_memory
 from benchmarks.preparation import write_corpus
+from benchmarks.processes import efficiency
 from benchmarks.sgemm import FORWARD, OpenBLAS, combined_rate, products
 from benchmarks.tables import card_table, comparison_table, machine_table
 from benchmarks.workers import REPOSITORY, Worker
@@ -387,3 +388,30 @@ def test_kernels_are_counted_where_the_card_lets_us(torch_installed, monkeypatch
     monkeypatch.setattr(on_card.torch.cuda, "reset_peak_memory_stats", lambda device: None)
     monkeypatch.setattr(on_card.torch.cuda, "max_memory_allocated", lambda device: 3 * 2**20)
     assert timing.start()["peak_memory_mb"] == 3
+
+
+@pytest.mark.extras
+def test_two_processes_are_timed_beside_one(work, capsys):
+    pytest.importorskip("mpi4py", reason="MPI is not there; make test-extras installs it")
+    assert main(["--quick", "--only", "processes"]) == 0
+    size, = json.loads((work / "bench" / "quick" / "bench.json").read_text())[
+        "processes"]["result"]["sizes"]
+    assert size["speedup"] == (size["2"]["tokens_per_second"] / size["1"]["tokens_per_second"])
+    for count in ("1", "2"):
+        parts = sum(size[count][name] for name in ("accumulate", "sum", "apply"))
+        assert 0 < parts <= size[count]["seconds"]
+    # Gradients of all weights in single precision, and count and loss.
+    units, words = QUICK.processes.units[0], QUICK.processes.vocabulary
+    weights = 4 * (words + units + 1) * units + 3 * units + (units + 1) * words
+    assert size["megabytes"] * 1e6 == 4 * weights + 16
+    assert "Allreduce, GB/s" in capsys.readouterr().out
+
+
+def test_a_slow_network_or_many_hosts_make_an_update_less_efficient():
+    size = {"1": {"accumulate": 10.0, "apply": 1.0}, "2": {"sum_rate": 1e9, "meeting": 0.25},
+            "megabytes": 500.0}
+    # 10 / 2 + 1 + 2 * (1 / 2) * 0.5 GB at 0.5 GB/s, and one meeting.
+    assert efficiency(size, 2, 1.0, 1e9) == pytest.approx(11 / (2 * 7.25))
+    assert efficiency(size, 2, 0.5, 1e9) == pytest.approx(11 / (2 * 12.25))
+    assert efficiency(size, 2, 1.0, 1e8) < efficiency(size, 2, 1.0, 1e9)
+    assert efficiency(size, 4, 1.0, 1e9) < efficiency(size, 2, 1.0, 1e9)

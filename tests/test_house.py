@@ -11,8 +11,9 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 # Modules that may know Theano and Lasagne; all of model/engine may.
 KNOW_THEANO = {"model.layers", "model.network", "model.trainer", "model.updater"}
 # What only a training needs.
-OF_TRAINING = {"model.training", "model.trainer", "model.updater", "model.schedule",
-               "model.warm_start", "model.training_log", "model.work_clock"}
+OF_TRAINING = {"model.training", "model.trainer", "model.updater", "model.schedule", "model.slots",
+               "model.processes", "model.mpi", "model.warm_start", "model.training_log",
+               "model.work_clock"}
 # Modules that may know Luigi.
 KNOW_LUIGI = {"pipeline.__main__", "pipeline.daemon", "pipeline.failures", "pipeline.settings",
               "pipeline.stage", "pipeline.tasks", "pipeline.workers"}
@@ -117,6 +118,11 @@ def test_the_model_knows_nothing_of_the_pipeline(name):
 def test_theano_is_known_in_few_rooms(name):
     if name not in KNOW_THEANO and not name.startswith("model.engine"):
         assert not {"theano", "lasagne"} & top_levels(name)
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_mpi_is_known_in_one_room(name):
+    assert ("mpi4py" in top_levels(name)) == (name == "model.mpi")
 
 
 @pytest.mark.parametrize("name", [name for name in MODULES if not name.startswith("model.engine")])

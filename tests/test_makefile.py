@@ -73,15 +73,16 @@ def test_settings_reach_every_command_as_they_are(checkout):
 
 
 def test_nothing_is_taken_from_the_environment(checkout):
-    names = ("CORPUS", "VALID", "TEST", "WORK", "PROFILE", "SET", "DEVICE", "SCHEDULER", "WORKERS",
-             "PYTHON", "pipeline", "python", "inputs", "setup", "given", "device", "torch")
+    names = ("CORPUS", "VALID", "TEST", "WORK", "PROFILE", "SET", "DEVICE", "PROCESSES",
+             "SCHEDULER", "WORKERS", "PYTHON", "pipeline", "python", "inputs", "setup", "given",
+             "set_to", "torch", "mpi")
     _, expected = make(checkout, "run")
     assert make(checkout, "run", **dict.fromkeys(names, "of the user")) == (0, expected)
 
 
 def test_python_can_be_named(checkout):
     _, output = make(checkout, "bench", "PYTHON=a python")
-    assert output.splitlines()[0] == "setup|--python|a python|torch|"
+    assert output.splitlines()[0] == "setup|--python|a python|torch|mpi|"
 
 
 def test_a_device_other_than_the_processor_installs_pytorch(checkout):
@@ -95,6 +96,17 @@ def test_a_device_other_than_the_processor_installs_pytorch(checkout):
     (checkout / "luigi.cfg").write_text(settings)
     assert make(checkout, "run")[1].splitlines()[0] == "setup|torch|"
     assert make(checkout, "run", "DEVICE=cpu")[1].splitlines()[0] == "setup|"
+
+
+def test_several_processes_install_mpi(checkout):
+    set_up, run = make(checkout, "run", "PROCESSES=4")[1].splitlines()
+    assert set_up == "setup|mpi|" and run.endswith("|--processes|4|")
+    assert make(checkout, "run", "PROCESSES=1")[1].splitlines()[0] == "setup|"
+    settings = (REPOSITORY / "luigi.cfg").read_text()
+    assert "\nprocesses = 1\n" in settings
+    (checkout / "luigi.cfg").write_text(settings.replace("\nprocesses = 1\n", "\nprocesses = 2\n"))
+    assert make(checkout, "run")[1].splitlines()[0] == "setup|mpi|"
+    assert make(checkout, "run", "PROCESSES=1")[1].splitlines()[0] == "setup|"
 
 
 @pytest.mark.parametrize("target, wanted", [

@@ -12,6 +12,8 @@ accumulate
     Expressions for accumulators plus gradients, added in place where they can be.
 available
     Why the compiled library cannot be used here, or None.
+count_cards
+    How many graphics cards there are.
 dropout
     Dropout whose masks are a function of seed, update, sentence, step and unit.
 load_openblas
@@ -26,12 +28,12 @@ from model.engine import remedies  # noqa: F401  isort: skip
 
 from model.engine.blas import load_openblas
 from model.engine.compilation import CannotCompile
-from model.engine.device import PROCESSOR, Device, open_device
+from model.engine.device import PROCESSOR, Device, count_cards, open_device
 from model.engine.dropout_op import dropout
 from model.engine.lstm_op import lstm_sequence
 from model.engine.native import available
 from model.engine.softmax_op import softmax_crossentropy
 from model.engine.weights_gradient import accumulate
 
-__all__ = ["PROCESSOR", "CannotCompile", "Device", "accumulate", "available", "dropout",
-           "load_openblas", "lstm_sequence", "open_device", "softmax_crossentropy"]
+__all__ = ["PROCESSOR", "CannotCompile", "Device", "accumulate", "available", "count_cards",
+           "dropout", "load_openblas", "lstm_sequence", "open_device", "softmax_crossentropy"]

@@ -57,6 +57,19 @@ class Device:
         """What a shared variable of such functions holds; no copy where there need be none."""
         return variable.get_value(borrow=True)
 
+    def take(self, variable):
+        """What a shared variable holds, where it is computed; zeros come in its place."""
+        storage = variable.container.storage
+        taken, storage[0] = storage[0], self._zeros_like(storage[0])
+        return taken
+
+    def _zeros_like(self, value):
+        return np.zeros_like(value)
+
+    def add(self, variable, value) -> None:
+        """Add to a shared variable what was taken of it."""
+        variable.container.storage[0] += value
+
     def facts(self) -> dict:
         """What the figures of a training say of the device; peak memory in bytes, of a card."""
         return {"device": self.name, "precision": self.precision, "peak_device_memory": None}
@@ -121,6 +134,10 @@ class _TorchDevice(Device):
     def value(self, variable) -> np.ndarray:
         return self._on_torch.to_array(variable.get_value(borrow=True))
 
+    def _zeros_like(self, value):
+        is_tensor = isinstance(value, self._torch.Tensor)  # from the first call of a function on
+        return self._torch.zeros_like(value) if is_tensor else super()._zeros_like(value)
+
     def facts(self) -> dict:
         if self._device.type == "cpu":
             return super().facts()
@@ -143,6 +160,15 @@ class _TorchDevice(Device):
 
 
 PROCESSOR = Device()
+
+
+def count_cards() -> int:
+    """How many graphics cards PyTorch finds here; 0 without it."""
+    try:
+        import torch
+    except ImportError:
+        return 0
+    return torch.cuda.device_count()
 
 
 def open_device(name: str, precision: str = "single") -> Device:

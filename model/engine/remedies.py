@@ -15,6 +15,7 @@ import io
 import sys
 import types
 import warnings
+from collections.abc import Iterator
 
 from model.engine.compilation import (
     CannotCompile,
@@ -51,6 +52,22 @@ def _remedy_python() -> None:
         # setuptools 82 dropped it; Lasagne asks it for its own version.
         _module("pkg_resources", get_distribution=importlib.metadata.distribution,
                 DistributionNotFound=importlib.metadata.PackageNotFoundError)
+
+
+@contextlib.contextmanager
+def _without_mpi() -> Iterator[None]:
+    """Theano imports mpi4py for operations that send arrays, and dies where that finds no library.
+
+    Where it finds one, every process that imports Theano would start MPI.
+    """
+    there = sys.modules.get("mpi4py")
+    sys.modules["mpi4py"] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        del sys.modules["mpi4py"]
+        if there is not None:
+            sys.modules["mpi4py"] = there
 
 
 def _remedy_numpy() -> None:
@@ -90,7 +107,7 @@ def _import() -> None:
         _remedy_numpy()
         configure()
         try:
-            with contextlib.redirect_stdout(io.StringIO()):
+            with contextlib.redirect_stdout(io.StringIO()), _without_mpi():
                 import theano  # noqa: F401
         except ImportError:
             raise

@@ -35,8 +35,11 @@ _KEPT = {
     # Says what the processor is where OpenBLAS cannot tell, or computes wrongly.
     "OPENBLAS_CORETYPE",
 }
-# LD_: of the system's loader, without which nothing may run. PIPELINE_: our own.
-_KEPT_PREFIXES = ("LD_", "PIPELINE_")
+# LD_: of the system's loader, without which nothing may run. PIPELINE_: our own. And what MPI's
+# launchers and Slurm tell the processes that they start, and what says which network they take.
+_KEPT_PREFIXES = (
+    "LD_", "PIPELINE_",
+    "PMI", "HYD", "MPI", "I_MPI_", "OMPI_", "PRTE_", "SLURM", "UCX_", "FI_")
 
 # The process that has started itself again already.
 _MARK = "PIPELINE_STARTED"

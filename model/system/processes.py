@@ -110,6 +110,14 @@ def children(process: int | str = "self") -> set[int]:
     return found
 
 
+def end_with_all_below(process: int) -> None:
+    """End a process and those below it at once."""
+    # From below: what has lost its parent is not found here any more.
+    for each in [*reversed(_below(process)), process]:
+        with contextlib.suppress(OSError):
+            os.kill(each, signal.SIGKILL)
+
+
 def end_descendants(spared: Collection[int] = ()) -> None:
     """End the processes below this one, such as a compiler: they would outlive it.
 
@@ -120,10 +128,7 @@ def end_descendants(spared: Collection[int] = ()) -> None:
     """
     while ended := children() - set(spared):
         for each in ended:
-            # From below: what has lost its parent is not found here any more.
-            for process in [*reversed(_below(each)), each]:
-                with contextlib.suppress(OSError):
-                    os.kill(process, signal.SIGKILL)
+            end_with_all_below(each)
             with contextlib.suppress(OSError):
                 os.waitpid(each, 0)
 

@@ -69,3 +69,31 @@ def test_scan_and_its_gradient_work_with_every_rewrite_of_the_graph():
 def run(code, **options):
     return subprocess.run([sys.executable, "-c", code], check=True, capture_output=True,
                           text=True, **options).stdout.strip()
+
+
+@pytest.mark.parametrize("library", ["there is none", "there is one"])
+def test_mpi4py_in_the_environment_changes_nothing(tmp_path, library):
+    """As mpi4py does: without a library it fails with RuntimeError, with one it starts MPI."""
+    assert "from mpi4py import MPI" in installed("Theano", "theano/tensor/io.py").read_text()
+    package = tmp_path / "mpi4py"
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+    (package / "MPI.py").write_text(
+        "print('MPI starts')\n" if library == "there is one" else
+        "raise RuntimeError('cannot load MPI library')\n")
+    told = (f"import sys; sys.path.insert(0, {str(tmp_path)!r}); from model import engine;"
+            "from theano.tensor import io; print(io.mpi_enabled, 'mpi4py.MPI' in sys.modules);"
+            "import mpi4py; print(mpi4py.__file__)")
+    assert run(told).splitlines() == ["False False", str(package / "__init__.py")]
+    # And where a process speaks to others already, it keeps what it has imported.
+    if library == "there is one":
+        kept = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); from mpi4py import MPI;" \
+               "from model import engine; import mpi4py; print(mpi4py.MPI is MPI)"
+        assert run(kept).splitlines() == ["MPI starts", "True"]
+
+
+@pytest.mark.extras
+def test_the_real_mpi4py_is_not_started():
+    pytest.importorskip("mpi4py", reason="MPI is not there; make test-extras installs it")
+    assert run("from model import engine; import theano, sys;"
+               "print([name for name in sys.modules if name.startswith('mpi4py')])") == "[]"

@@ -15,7 +15,9 @@ from tests.jobs import REPOSITORY, Job, results
 def test_the_variables_of_the_job_are_those_that_are_named():
     given = {"HOME": "/home/me", "PATH": "/bin", "https_proxy": "http://proxy", "TZ": "UTC",
              "LD_LIBRARY_PATH": "/opt/lib", "PIPELINE_PASSWORD": "secret",
-             "LUIGI_CONFIG_PATH": "my.cfg", "OPENBLAS_CORETYPE": "Haswell"}
+             "LUIGI_CONFIG_PATH": "my.cfg", "OPENBLAS_CORETYPE": "Haswell",
+             # Without these each process of a training takes itself for the only one.
+             "PMI_RANK": "1", "OMPI_COMM_WORLD_RANK": "1", "SLURM_PROCID": "1", "UCX_TLS": "tcp"}
     hostile = dict.fromkeys(
         ["THEANO_FLAGS", "PYTHONHOME", "MPLBACKEND", "OMP_NUM_THREADS", "CPATH", "LC_ALL",
          "TQDM_DISABLE", "LUIGI_CONFIG_PARSER", "POLARS_MAX_THREADS", "anything else"], "user's")

@@ -135,7 +135,7 @@ def report(folder):
     module.compile_log_probabilities = lambda network: functions[0]
     module.compile_next_word = lambda network: functions[1]
 
-    def run_here(command, content, job_file, say):
+    def run_here(command, content, job_file, say, launch=None):
         with publish(job_file) as temporary:
             temporary.write_text(commands.json.dumps(content))
         assert commands.main([command, str(job_file)]) == 0
