@@ -5,6 +5,8 @@ from __future__ import annotations
 from model.configuration import OPTIMISERS, NetworkConfig, TrainingConfig
 
 _GATES = 4
+_LARGEST_PIECE = 1 << 22  # numbers of a parameter, as in `model.engine.on_torch.updates`
+_ON_THE_WAY = 12  # arrays of a piece's size: all that Adam computes
 _LONGEST_SENTENCE = 200  # steps: a longer one is a micro-batch of its own
 
 
@@ -13,13 +15,12 @@ def bytes_of_training(network: NetworkConfig, training: TrainingConfig, vocabula
 
     ::
 
-        4 (S + max(P (2 + optimiser) + T A, P (2 (2 + optimiser) + 2)))
+        4 (S + P (2 + optimiser) + max(T A, U))
 
     in bytes, with P parameters, their sums, and the arrays that the update rule keeps for each; S,
     the weights of the gates side by side, for training and for validation; T tokens of a
-    micro-batch; and A numbers for each of these, A = (4 + 8 layers) units + 2 vocabularies. The
-    second term is that of an update: the old and the new values of all are there, and two arrays
-    more.
+    micro-batch; A numbers for each of these, A = (4 + 8 layers) units + 2 vocabularies; and U, what
+    an update computes on the way, for a piece of a parameter at a time.
 
     Parameters
     ----------
@@ -41,5 +42,5 @@ def bytes_of_training(network: NetworkConfig, training: TrainingConfig, vocabula
     tokens = min(tokens, training.micro_batch_sentences * _LONGEST_SENTENCE)
     each = (4 + 8 * layers) * units + 2 * vocabulary
     parameters, arrays = network.count_weights(vocabulary), 2 + OPTIMISERS[training.optimiser]
-    return 4 * (side_by_side + max(parameters * arrays + tokens * each,
-                                   parameters * (2 * arrays + 2)))
+    piece = min(_LARGEST_PIECE, units * max(units, vocabulary))
+    return 4 * (side_by_side + parameters * arrays + max(tokens * each, piece * _ON_THE_WAY))

@@ -334,6 +334,10 @@ training = _section(
         shards_in_memory=(
             16, "Sentences of one length are gathered from so many parts at a time; bounds the "
             "memory."),
+        max_norm=(
+            0.0, "A window's average gradient whose norm is larger, over all weights together, is "
+            "scaled down to this; 0 for none. Where there is a bound, an update reads the gradient "
+            "twice."),
         seed=(1, "Of the weights, the order of the sentences, and dropout; any number will do."),
         precision=(
             "single", "Of the matrix products on a graphics card. tf32 and bf16 are faster, and "
