@@ -123,7 +123,7 @@ class _Pass(theano.OpenMPOp):
         super().__init__(openmp=True)
 
     def c_code_cache_version(self):
-        return (1, _BLOCK, _LANES)
+        return (2, _BLOCK, _LANES)
 
     def c_headers(self):
         return [*super().c_headers(), "<algorithm>", "<vector>"]
@@ -138,7 +138,7 @@ template <typename real> static double block_squares(npy_intp count, const real 
   npy_intp i = 0;
   for (; i + {_LANES} <= count; i += {_LANES})
     for (int j = 0; j < {_LANES}; j++) lanes[j] += (double)x[i + j] * (double)x[i + j];
-  for (int j = 0; i < count; i++, j++) lanes[j] += (double)x[i] * (double)x[i];
+  for (int j = 0; i < count && j < {_LANES}; i++, j++) lanes[j] += (double)x[i] * (double)x[i];
   for (int j = 0; j < {_LANES}; j++) total += lanes[j];
   return total;
 }}
