@@ -17,6 +17,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from benchmarks import tables
+from benchmarks.apply import time_apply
 from benchmarks.breakdown import break_down
 from benchmarks.card import find_card, time_card
 from benchmarks.checkpoints import time_checkpoints
@@ -28,12 +29,13 @@ from benchmarks.looks import time_looks
 from benchmarks.machine import conditions, machine
 from benchmarks.preparation import time_files, time_preparation
 from benchmarks.processes import time_processes
+from benchmarks.vocabularies import time_vocabularies
 from model.configuration import AMOUNT, DEVICE
 from model.system.errors import UserError
 from model.system.files import publish
 
 SECTIONS = ("comparison", "breakdown", "compile", "growth", "preparation", "files",
-            "checkpoints", "looks", "corpora", "processes", "card")
+            "checkpoints", "looks", "corpora", "apply", "vocabularies", "processes", "card")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -91,7 +93,9 @@ def _measure(options: argparse.Namespace, folder: Path) -> None:
         "files": lambda: time_files(extent.files, scratch, _say),
         "looks": lambda: time_looks(extent.parts, scratch, _say),
         "corpora": lambda: time_corpora(options.sentences or extent.large_corpora, scratch, _say),
-        "checkpoints": lambda: time_checkpoints(extent.checkpoint_units, extent.vocabulary,
+        "apply": lambda: time_apply(extent, _say),
+        "vocabularies": lambda: time_vocabularies(extent, scratch, _say),
+        "checkpoints": lambda: time_checkpoints(extent.large_units, extent.vocabulary,
                                                 scratch, _say),
         "processes": lambda: time_processes(extent.processes, _say),
     }

@@ -140,8 +140,14 @@ class Extent:
         Files of the folders that are prepared.
     parts : tuple of int
         Of the corpora that are looked at.
-    checkpoint_units : int
-        Of the network whose checkpoint is written.
+    large_units : int
+        Of the network whose checkpoint is written, and whose updates are timed.
+    vocabularies, trained_vocabularies : tuple of int
+        Sizes that a corpus is prepared with, and those of them that are trained with.
+    vocabulary_units : tuple of int
+        Of the networks that are trained.
+    vocabulary_sentences : int
+        Of the corpus.
     card : CardExtent
     processes : ProcessesExtent
     """
@@ -164,7 +170,11 @@ class Extent:
     preparations: int
     files: tuple[int, ...]
     parts: tuple[int, ...]
-    checkpoint_units: int
+    large_units: int
+    vocabularies: tuple[int, ...]
+    trained_vocabularies: tuple[int, ...]
+    vocabulary_units: tuple[int, ...]
+    vocabulary_sentences: int
     card: CardExtent
     processes: ProcessesExtent
 
@@ -178,7 +188,10 @@ FULL = Extent(
     middle=Shape(units=512, sentences=64, steps=20, vocabulary=2000),
     corpora=(10_000, 30_000, 100_000, 300_000, 1_000_000), passes=40, preparations=3,
     large_corpora=(1_000_000, 10_000_000, 30_000_000),
-    files=(1_000, 4_000, 10_000), parts=(500, 5_000), checkpoint_units=4096,
+    files=(1_000, 4_000, 10_000), parts=(500, 5_000), large_units=4096,
+    vocabularies=(2_000, 5_000, 10_000, 50_000, 500_000),
+    trained_vocabularies=(2_000, 10_000, 50_000), vocabulary_units=(256, 512),
+    vocabulary_sentences=300_000,
     # A window is an update of the seed network's: 1,024 sentences.
     card=CardExtent(units=(256, 512, 1024, 2048, 4096), sentences=128, steps=20, vocabulary=2000,
                     window=8, turns=5, seconds=0.3),
@@ -192,7 +205,9 @@ QUICK = Extent(
     growing_units=(8, 16), growing_sentences=(1, 4), growing_steps=(2, 3),
     middle=Shape(units=16, sentences=4, steps=3, vocabulary=50),
     corpora=(300, 1000), large_corpora=(2_000, 4_000), passes=2, preparations=1, files=(40, 80),
-    parts=(3, 5), checkpoint_units=8,
+    parts=(3, 5), large_units=8,
+    vocabularies=(50, 100), trained_vocabularies=(50,), vocabulary_units=(8,),
+    vocabulary_sentences=300,
     card=CardExtent(units=(8,), sentences=4, steps=3, vocabulary=50, window=2, turns=2,
                     seconds=0.01),
     processes=ProcessesExtent(units=(8,), vocabulary=50, sentences=(16,), micro_batch=4,

@@ -24,7 +24,7 @@ _TYPES = 200_000
 _SYLLABLES = [consonant + vowel for consonant in "bdfghklmnprstvz" for vowel in "aeiou"]
 
 
-def write_corpus(path: Path, sentences: int) -> None:
+def write_corpus(path: Path, sentences: int, types: int = _TYPES) -> None:
     """Write a synthetic corpus, the same every time: a shorter one is the longer one's beginning.
 
     Words have the frequencies of Zipf's law as Mandelbrot corrected it, 1 / (rank + 2.7), and
@@ -35,9 +35,11 @@ def write_corpus(path: Path, sentences: int) -> None:
     ----------
     path : path
     sentences : int
+    types : int
+        Words that there are.
     """
-    words = np.array([spelling(rank) for rank in range(_TYPES)], object)
-    limits = np.cumsum(1 / (np.arange(_TYPES) + 2.7))
+    words = np.array([spelling(rank) for rank in range(types)], object)
+    limits = np.cumsum(1 / (np.arange(types) + 2.7))
     with open(path, "w", encoding="utf-8") as file:
         for block in range(-(-sentences // _BLOCK)):
             random = np.random.default_rng([20130801, block])
@@ -59,7 +61,7 @@ def spelling(rank: int) -> str:
 
 
 def prepare(corpus: Path, work: Path, *, again: bool = False,
-            root: str = "EncodeCorpus") -> dict:
+            root: str = "EncodeCorpus", vocabulary: int | None = None) -> dict:
     """Take a corpus to shards in an empty working folder, start-up of all processes included.
 
     Parameters
@@ -71,6 +73,8 @@ def prepare(corpus: Path, work: Path, *, again: bool = False,
         Leave it: see what is to be done, and do only that.
     root : str
         The stage that is made, and all that it needs.
+    vocabulary : int or None
+        Words; None for what luigi.cfg says.
 
     Returns
     -------
@@ -89,6 +93,8 @@ def prepare(corpus: Path, work: Path, *, again: bool = False,
     command = [sys.executable, "-m", "luigi", "--module", "pipeline", root,
                "--working-folder", str(work), "--corpus-path", str(corpus),
                "--workers", str(WORKERS), "--local-scheduler"]
+    if vocabulary is not None:
+        command += ["--vocabulary-size", str(vocabulary)]
     log, memory = work / "luigi.log", 0.0
     with open(log, "w") as output:
         started = time.perf_counter()

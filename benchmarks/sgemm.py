@@ -86,10 +86,15 @@ class OpenBLAS:
         if library is None:
             raise UserError("the package scipy-openblas32 is missing; 'make setup' installs it")
         self._library = library
-        self._sgemm = self._library.scipy_cblas_sgemm
-        self._sgemm.argtypes = [*[ctypes.c_int] * 6, ctypes.c_float, ctypes.c_void_p, ctypes.c_int,
-                                ctypes.c_void_p, ctypes.c_int, ctypes.c_float, ctypes.c_void_p,
-                                ctypes.c_int]
+        integer, real, pointer = ctypes.c_int, ctypes.c_float, ctypes.c_void_p
+        self._sgemm = self.routine("sgemm", *[integer] * 6, real, pointer, integer, pointer,
+                                   integer, real, pointer, integer)
+
+    def routine(self, name: str, *types: type) -> Callable[..., None]:
+        """A routine of its C interface, with the types of what it takes."""
+        found = self._library[f"scipy_cblas_{name}"]
+        found.argtypes = types
+        return found
 
     def description(self) -> str:
         """Version, the processor whose kernels it has chosen, and threads in use."""

@@ -197,6 +197,31 @@ def processes_table(result: dict) -> str:
             for size in result["sizes"] for name, found in size["efficiency"].items()]))
 
 
+def apply_table(result: dict) -> str:
+    """A line an update; before them the rate of the memory."""
+    rates = ", ".join(f"{name} {rate / 1e9:.1f} GB/s" for name, rate in result["stream"].items())
+    return (f"{result['units']:,} units, {result['vocabulary']:,} words: "
+            f"{result['parameters'] / 1e6:,.1f} million weights; the memory's rate: {rates}\n"
+            + _aligned(["update", "ms", "GB/s", "share"], [
+                [update["optimiser"] + (", norm bounded" if update["max_norm"] else ""),
+                 f"{1000 * update['seconds']:,.1f}",
+                 f"{update['bytes'] / update['seconds'] / 1e9:.1f}", f"{update['share']:.0%}"]
+                for update in result["updates"]]))
+
+
+def vocabularies_table(result: dict) -> str:
+    """What preparing takes, then a line for each network that was trained."""
+    return (f"{result['sentences']:,} synthetic sentences ({result['bytes'] / 1e6:.0f} MB)\n"
+            + _aligned(["words", "preparing, s", "MB"], [
+                [f"{row['words']:,}", f"{row['seconds']:.1f}", f"{row['peak_memory_mb']:,.0f}"]
+                for row in result["prepared"]])
+            + "Training: gathering, accumulate, apply and validation\n"
+            + _aligned(["words", "units", "tokens/s", "share of sgemm", "MB"], [
+                [f"{row['words']:,}", f"{row['units']}", f"{row['tokens_per_second']:,.0f}",
+                 f"{row['share']:.0%}", f"{row['peak_memory_mb']:,.0f}"]
+                for row in result["trained"]]))
+
+
 def _aligned(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     widths = [max(map(len, column)) for column in zip(head, *rows)]
     return "\n".join("  " + "  ".join(cell.rjust(width) for cell, width in zip(row, widths))

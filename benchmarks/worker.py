@@ -210,6 +210,51 @@ def time_parts(job: dict) -> None:
               {**spent, "rest of accumulate": rest, "apply": apply}.items()})
 
 
+def time_update(job: dict) -> None:
+    """Answer with the seconds of an update, of sums that a micro-batch was added to."""
+    shape = Shape(**job["shape"])
+    trainer, config = _trainer(
+        shape.vocabulary, {"optimiser": job["optimiser"], "max_norm": job["max_norm"]},
+        num_units=shape.units, dropout=0.0)
+    inputs, targets = micro_batch(shape)
+    _say({})
+    for line in sys.stdin:
+        spent, count = 0.0, 0
+        while spent < float(line):
+            trainer.accumulate(inputs, targets, update=0, sentence=0)
+            started = time.perf_counter()
+            trainer.apply(config.rate)
+            spent += time.perf_counter() - started
+            count += 1
+        _say({"seconds": spent / count})
+
+
+def time_training(job: dict) -> None:
+    """Answer with the timings of a window: see `benchmarks.vocabularies.TrainingTurns`."""
+    from benchmarks.vocabularies import SETTINGS, TrainingTurns
+    from model.data.vocabulary import read_vocabulary
+
+    vocabulary = Path(job["vocabulary"])
+    trainer, config = _trainer(len(read_vocabulary(vocabulary)), SETTINGS,
+                               num_units=job["units"], dropout=0.0)
+    turns = TrainingTurns(trainer, config, job["units"], vocabulary,
+                          [Path(path) for path in job["shards"]])
+    turns.turn()
+    _say({})
+    for _ in sys.stdin:
+        _say(turns.turn())
+
+
+def time_stream(job: dict) -> None:
+    """Answer with the rates of loops over the memory, in bytes per second."""
+    from benchmarks.apply import Stream
+
+    stream = Stream(job["count"])
+    _say({"blas": stream.description})
+    for line in sys.stdin:
+        _say(stream.rates(float(line)))
+
+
 def compile_training(job: dict) -> None:
     """Say how long a training takes until all its functions are there."""
     started = time.perf_counter()
@@ -242,14 +287,14 @@ def training_pass(job: dict) -> None:
     _say({"sentences": sentences, "updates": updates, "peak_memory_mb": peak_memory()})
 
 
-def _trainer(vocabulary: int, **network: int | float):
-    """The training that luigi.cfg describes, `network` aside, and its configuration."""
+def _trainer(vocabulary: int, training: dict | None = None, **network: int | float):
+    """What luigi.cfg describes, `training` and `network` aside; and the training's settings."""
     from model.configuration import NetworkConfig, TrainingConfig
     from model.engine import open_device
     from model.trainer import Trainer
     from pipeline import settings
 
-    config = TrainingConfig(**settings.training_values())
+    config = TrainingConfig(**{**settings.training_values(), **(training or {})})
     described = {**settings.values(settings.network), **network}
     return Trainer(NetworkConfig(**described), config, vocabulary, open_device("cpu")), config
 
@@ -262,6 +307,9 @@ TASKS: dict[str, Callable[[dict], None]] = {
     **{f"card-{name}": partial(time_on_card, name) for name in CARD_CONTENDERS},
     "card-products": time_products_on_card,
     "breakdown": time_parts,
+    "apply": time_update,
+    "stream": time_stream,
+    "training": time_training,
     "compile-training": compile_training,
     "training-pass": training_pass,
 }

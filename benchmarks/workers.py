@@ -28,7 +28,7 @@ class Worker:
     shape : Shape or None
     compile_cache : path or None
         Where Theano keeps compiled code; None for the usual place.
-    **more : str, int or list
+    **more : str, int, float or list
         What else the task needs.
 
     Raises
@@ -38,7 +38,7 @@ class Worker:
     """
 
     def __init__(self, task: str, shape: Shape | None = None, *,
-                 compile_cache: Path | None = None, **more: str | int | list[str]):
+                 compile_cache: Path | None = None, **more: str | float | list[str]):
         self.task = task
         job = {"task": task, "shape": asdict(shape) if shape else None, **more}
         self._process = subprocess.Popen(

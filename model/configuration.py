@@ -217,6 +217,8 @@ class TrainingConfig:
         What the summed gradients of a window are divided by.
     micro_batch_sentences, micro_batch_tokens : int
         Bounds on what is computed at a time.
+    max_norm : float
+        Bound on the norm of a window's average gradient; 0 for none (Pascanu et al., 2013).
     max_epochs : int
     max_minutes : float
         Time budget of the training, over all its runs; 0 for none.
@@ -244,7 +246,8 @@ class TrainingConfig:
     stochastic optimization. JMLR 12, 2011. adam: D. Kingma, J. Ba: Adam: a method for stochastic
     optimization. ICLR 2015. rmsprop: T. Tieleman, G. Hinton: Lecture 6.5, Coursera, 2012. adadelta:
     M. Zeiler: ADADELTA: an adaptive learning rate method. arXiv:1212.5701. momentum: B. Polyak:
-    Some methods of speeding up the convergence of iteration methods, 1964.
+    Some methods of speeding up the convergence of iteration methods, 1964. R. Pascanu, T. Mikolov,
+    Y. Bengio: On the difficulty of training recurrent neural networks. ICML 2013.
     """
 
     optimiser: Annotated[str, Rule(str, choices=tuple(OPTIMISERS))]
@@ -262,6 +265,7 @@ class TrainingConfig:
     # Of numpy's generators.
     seed: Annotated[int, Rule(int, at_least=0, at_most=2**32 - 1)]
     slots: Annotated[int, Rule(int, choices=SLOTS, described="a power of two up to 1,024")] = 1
+    max_norm: Annotated[float, Rule(float, at_least=0)] = 0.0
     precision: Annotated[str, Rule(str, choices=PRECISIONS)] = "single"
 
     def __post_init__(self):

@@ -5,6 +5,9 @@ from __future__ import annotations
 from model.configuration import OPTIMISERS, NetworkConfig, TrainingConfig
 
 _GATES = 4
+_MOST_LOGITS = 1 << 25  # at a time, as in `model.engine.on_torch.layers`
+_LARGEST_PIECE = 1 << 22  # numbers of a parameter, as in `model.engine.on_torch.updates`
+_ON_THE_WAY = 12  # arrays of a piece's size: all that Adam computes
 _LONGEST_SENTENCE = 200  # steps: a longer one is a micro-batch of its own
 
 
@@ -13,14 +16,15 @@ def bytes_of_training(network: NetworkConfig, training: TrainingConfig, vocabula
 
     ::
 
-        4 (S + max(P (2 + optimiser + log2(slots)) + T A, P (2 (2 + optimiser) + 2)))
+        4 (S + P (2 + optimiser + log2(slots)) + max(T (A + 4 units), T A + c L, U))
 
     in bytes, with P parameters, their sums, and the arrays that the update rule keeps for each; the
     sums of slots that wait for others; S,
     the weights of the gates side by side, for training and for validation; T tokens of a
-    micro-batch; and A numbers for each of these, A = (4 + 8 layers) units + 2 vocabularies. The
-    second term is that of an update: the old and the new values of all are there, and two arrays
-    more.
+    micro-batch; A numbers for each of these, A = 8 layers units; L logits, of a block of tokens, in
+    c arrays: 2, and 4 where products round their factors to bf16; and U, what an update computes on
+    the way, for a piece of a parameter at a time. The logits are gone when the gradients of a
+    layer's gates come.
 
     Parameters
     ----------
@@ -36,12 +40,15 @@ def bytes_of_training(network: NetworkConfig, training: TrainingConfig, vocabula
     units, layers = network.num_units, network.num_layers
     # Of each layer those for the state, of all but the first those for the layer below, too.
     side_by_side = 2 * _GATES * units * units * (2 * layers - 1)
+    of_logits = 2
     if training.precision == "bf16":
         side_by_side //= 2
+        of_logits = 4
     tokens = max(training.micro_batch_tokens, _LONGEST_SENTENCE)
     tokens = min(tokens, training.micro_batch_sentences * _LONGEST_SENTENCE)
-    each = (4 + 8 * layers) * units + 2 * vocabulary
+    states, logits = tokens * 8 * layers * units, min(_MOST_LOGITS, tokens * vocabulary)
     parameters, arrays = network.count_weights(vocabulary), 2 + OPTIMISERS[training.optimiser]
     waiting = training.slots.bit_length() - 1
-    return 4 * (side_by_side + max(parameters * (arrays + waiting) + tokens * each,
-                                   parameters * (2 * arrays + 2)))
+    piece = min(_LARGEST_PIECE, units * max(units, vocabulary))
+    return 4 * (side_by_side + parameters * (arrays + waiting) + max(
+        states + tokens * _GATES * units, states + of_logits * logits, piece * _ON_THE_WAY))

@@ -27,7 +27,7 @@ from model.network import (
 from model.updater import (
     accumulate_gradients,
     average_and_apply,
-    average_gradients,
+    average_norm,
     create_accumulators,
     update_state,
 )
@@ -79,10 +79,9 @@ class Trainer:
         self._rate = theano.shared(np.asarray(training.rate, theano.config.floatX), name="rate")
         updates = average_and_apply(params, accumulators,
                                     getattr(lasagne.updates, training.optimiser),
-                                    learning_rate=self._rate)
+                                    max_norm=training.max_norm, learning_rate=self._rate)
         self._optimiser = update_state(updates, params, accumulators)
-        squares = sum(T.sqr(gradient).sum() for gradient in average_gradients(accumulators))
-        self._apply = device.function([], T.sqrt(squares), updates=updates)
+        self._apply = device.function([], average_norm(updates, accumulators), updates=updates)
         self._log_probabilities = compile_log_probabilities(model)
         self._sums = [*accumulators.gradients, accumulators.count, self._loss]
 
@@ -133,7 +132,7 @@ class Trainer:
         Returns
         -------
         float
-            The norm of the average gradient.
+            The norm of the average gradient, before it is bounded.
         """
         self._rate.set_value(np.asarray(rate, theano.config.floatX))
         norm = float(self._apply())

@@ -20,7 +20,7 @@ Examples
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from model import engine  # noqa: F401  isort: skip
@@ -30,7 +30,10 @@ import theano
 import theano.tensor as T
 from lasagne.updates import get_or_compute_grads
 
-from model.engine import accumulate
+from model.engine import accumulate, squares_before, sum_of_squares, update_in_one_pass
+
+# What Lasagne's total_norm_constraint adds to a norm before it divides by it.
+_EPSILON = 1e-7
 
 
 @dataclass(frozen=True)
@@ -98,27 +101,8 @@ def accumulate_gradients(loss_or_grads, params: list, accumulators: Accumulators
     return updates
 
 
-def average_gradients(accumulators: Accumulators) -> list:
-    """Expressions for the average gradients: each sum divided by the count.
-
-    Sums over unequal numbers of terms are divided once, by the total: the average is that of
-    all terms, not a mean of means. Calling for it with a count of zero gives not-a-number.
-
-    Parameters
-    ----------
-    accumulators : Accumulators
-
-    Returns
-    -------
-    list of symbolic expressions
-        For each parameter, of its shape.
-    """
-    count = T.cast(accumulators.count, theano.config.floatX)
-    return [total / count for total in accumulators.gradients]
-
-
 def average_and_apply(params: list, accumulators: Accumulators, update: Callable,
-                      **kwargs) -> OrderedDict:
+                      max_norm: float = 0, **kwargs) -> OrderedDict:
     """Updates that change the parameters once by the average gradients, and clear the sums.
 
     Parameters
@@ -129,7 +113,10 @@ def average_and_apply(params: list, accumulators: Accumulators, update: Callable
         Filled by the updates of `accumulate_gradients`.
     update : function
         An update rule of Lasagne: ``update(grads, params, **kwargs)``, as
-        `lasagne.updates.adagrad`.
+        `lasagne.updates.adagrad`; it has to work element by element.
+    max_norm : float
+        Bound on the norm of the average gradient, of all parameters together: a longer one is
+        scaled down, as by `lasagne.updates.total_norm_constraint`. 0 for none.
     **kwargs
         For the update rule, as ``learning_rate``.
 
@@ -142,12 +129,46 @@ def average_and_apply(params: list, accumulators: Accumulators, update: Callable
     Notes
     -----
     With the loss :math:`L = \\sum_n L_n` of the steps since the last update and their total
-    count :math:`N`, the update rule receives :math:`\\frac{1}{N} \\sum_n \\nabla L_n`.
+    count :math:`N`, the update rule receives :math:`\\frac{1}{N} \\sum_n \\nabla L_n`. Sums over
+    unequal numbers of terms are divided once, by the total: the average is that of all terms, not a
+    mean of means. With a count of zero it is not-a-number.
     """
-    updates = update(average_gradients(accumulators), params, **kwargs)
-    for variable in (*accumulators.gradients, accumulators.count):
-        updates[variable] = T.zeros_like(variable)
+    averages = _average_gradients(accumulators)
+    if max_norm:
+        norm = _norm(map(sum_of_squares, accumulators.gradients), accumulators)
+        factor = T.cast(T.clip(norm, 0, max_norm) / (norm + _EPSILON), theano.config.floatX)
+        averages = [average * factor for average in averages]
+    updates = update_in_one_pass(update(averages, params, **kwargs), accumulators.gradients)
+    updates[accumulators.count] = T.zeros_like(accumulators.count)
     return updates
+
+
+def average_norm(updates: OrderedDict, accumulators: Accumulators):
+    """The norm of the average gradient that an update is made from, before it is bounded.
+
+    Parameters
+    ----------
+    updates : OrderedDict
+        See `average_and_apply`; the norm is for a function with these updates.
+    accumulators : Accumulators
+        What they average.
+
+    Returns
+    -------
+    Theano scalar
+        float64; finite where all gradients are.
+    """
+    return _norm((squares_before(updates[total]) for total in accumulators.gradients),
+                 accumulators)
+
+
+def _average_gradients(accumulators: Accumulators) -> list:
+    count = T.cast(accumulators.count, theano.config.floatX)
+    return [total / count for total in accumulators.gradients]
+
+
+def _norm(squares: Iterable, accumulators: Accumulators):
+    return T.sqrt(sum(squares)) / accumulators.count
 
 
 def update_state(updates: OrderedDict, params: list, accumulators: Accumulators) -> list:

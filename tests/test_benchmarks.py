@@ -114,8 +114,9 @@ def test_breakdown_names_all_parts_of_a_step(work, monkeypatch, capsys):
     assert main(["--quick", "--only", "breakdown"]) == 0
     kept = json.loads((work / "bench" / "quick" / "bench.json").read_text())
     parts = kept["breakdown"]["result"]["parts"]
-    products_of_a_step = {f"{layer}_{direction}" for layer in ("lstm", "softmax")
-                          for direction in ("forward", "backward", "weights")}
+    # Without Theano's optimizations the losses are computed apart from their gradients.
+    products_of_a_step = {"lstm_forward", "lstm_backward", "lstm_weights", "softmax_forward",
+                          "softmax_gradients"}
     assert parts.keys() == {*products_of_a_step, "rest of accumulate", "apply"}
     assert {name for name, part in parts.items() if part.get("gflops")} == products_of_a_step
     assert all(part["milliseconds"] > 0 for part in parts.values())
@@ -217,6 +218,32 @@ def test_writing_a_checkpoint_is_measured(work, capsys):
     figures = result["result"]
     assert figures["checkpoint_mb"] > figures["model_mb"] > 0
     assert "8 units, 50 words, Adam" in capsys.readouterr().out
+
+
+def test_updates_are_measured_beside_the_memory(work, monkeypatch, capsys):
+    monkeypatch.setattr("benchmarks.__main__.QUICK", replace(QUICK, turns=1))
+    assert main(["--quick", "--only", "apply"]) == 0
+    kept = json.loads((work / "bench" / "quick" / "bench.json").read_text())["apply"]["result"]
+    weights = 4 * 8 * (50 + 8) + 8 * 50
+    assert kept["parameters"] == weights
+    assert [update["bytes"] / weights for update in kept["updates"]] == [24, 32, 36]
+    best = max(kept["stream"].values())
+    for update in kept["updates"]:
+        assert update["share"] == pytest.approx(update["bytes"] / update["seconds"] / best)
+    assert "adam, norm bounded" in capsys.readouterr().out
+
+
+def test_trainings_are_measured_beside_their_products(work, monkeypatch, capsys):
+    monkeypatch.setattr("benchmarks.__main__.QUICK", replace(QUICK, turns=1))
+    assert main(["--quick", "--only", "vocabularies"]) == 0
+    kept = json.loads((work / "bench" / "quick" / "bench.json").read_text())
+    result = kept["vocabularies"]["result"]
+    assert [row["words"] for row in result["prepared"]] == list(QUICK.vocabularies)
+    (trained,) = result["trained"]
+    (turn,) = trained["turns"]
+    assert trained["share"] == turn["products"] / turn["training"] > 0
+    assert turn["tokens"] > 128  # sentences of a window, and their ends
+    assert "share of sgemm" in capsys.readouterr().out
 
 
 @pytest.mark.extras

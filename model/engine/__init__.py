@@ -22,6 +22,8 @@ lstm_sequence
     A whole LSTM layer over all steps, in one Op.
 softmax_crossentropy
     A softmax layer with its loss, in one Op.
+update_in_one_pass, squares_before, sum_of_squares
+    An update of all arrays of a parameter in one Op, and what is known of its sum.
 """
 
 from model.engine import remedies  # noqa: F401  isort: skip
@@ -33,7 +35,9 @@ from model.engine.dropout_op import dropout
 from model.engine.lstm_op import lstm_sequence
 from model.engine.native import available
 from model.engine.softmax_op import softmax_crossentropy
+from model.engine.update_op import squares_before, sum_of_squares, update_in_one_pass
 from model.engine.weights_gradient import accumulate
 
 __all__ = ["PROCESSOR", "CannotCompile", "Device", "accumulate", "available", "count_cards",
-           "dropout", "load_openblas", "lstm_sequence", "open_device", "softmax_crossentropy"]
+           "dropout", "load_openblas", "lstm_sequence", "open_device", "softmax_crossentropy",
+           "squares_before", "sum_of_squares", "update_in_one_pass"]

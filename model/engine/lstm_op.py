@@ -251,6 +251,7 @@ class LSTMWeightsGradient(WeightsGradient):
                     inputs.shape[2] if inputs.ndim == 3 else 0, units,
                     *_pointers(inputs)[1:], hid_init, hidden, d_gates, gradients[:4],
                     gradients[4:])
+        return []
 
 
 def _check_shapes(arrays: list, shape: tuple[int, ...]) -> None:

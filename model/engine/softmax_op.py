@@ -1,4 +1,4 @@
-"""The softmax layer and its cross-entropy in one Op, its gradient in two."""
+"""The softmax layer and its cross-entropy in one Op, with all gradients in another."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ def softmax_crossentropy(hidden, W, b, targets):
     """Cross-entropy in nats of a softmax layer's outputs, row by row.
 
     It is what Lasagne's ``DenseLayer(nonlinearity=softmax)`` and ``categorical_crossentropy``
-    give, but of (rows, classes) it keeps one array only, which holds the logits, then the
-    probabilities, then the gradient for the logits; and it is right where a probability is too
-    small for its type.
+    give, but there is never an array of (rows, classes): logits, probabilities and their gradient
+    are there for a block of rows at a time, from which all that is wanted is computed. And it is
+    right where a probability is too small for its type.
 
     Parameters
     ----------
@@ -40,15 +40,21 @@ def softmax_crossentropy(hidden, W, b, targets):
     IndexError
         When it is computed with a target that is no class.
     """
-    return SoftmaxCrossEntropy()(hidden, W, b, T.cast(targets, "int32"))[0]
+    return SoftmaxCrossEntropy()(hidden, W, b, T.cast(targets, "int32"))
+
+
+def _checked(hidden, W, b, targets) -> list:
+    """Arrays that fit together, contiguous."""
+    (rows, units), columns = hidden.shape, W.shape[1]
+    if W.shape[0] != units or b.shape != (columns,) or targets.shape != (rows,):
+        raise ValueError(f"shapes do not fit: hidden {hidden.shape}, W {W.shape}, "
+                         f"b {b.shape}, targets {targets.shape}")
+    check_indices(targets, columns, "targets")
+    return [np.ascontiguousarray(array) for array in (hidden, W, b, targets)]
 
 
 class SoftmaxCrossEntropy(theano.Op):
-    """The forward pass; see `softmax_crossentropy`.
-
-    Outputs are the losses (rows,), and for the gradient the probabilities less the one-hot
-    targets (rows, classes).
-    """
+    """The losses (rows,): see `softmax_crossentropy`."""
 
     __props__ = ()
 
@@ -63,79 +69,74 @@ class SoftmaxCrossEntropy(theano.Op):
                                 f", expected were {ndim} and {dtype}")
         if targets.dtype != "int32" or targets.ndim != 1:
             raise TypeError("targets must be an int32 vector")
-        outputs = [T.TensorType(dtype, (False,))(), T.TensorType(dtype, (False, False))()]
-        return theano.Apply(self, [hidden, W, b, targets], outputs)
+        return theano.Apply(self, [hidden, W, b, targets], [T.TensorType(dtype, (False,))()])
 
     def infer_shape(self, node, shapes):
-        rows, columns = shapes[0][0], shapes[1][1]
-        return [(rows,), (rows, columns)]
+        return [shapes[0][:1]]
 
     def connection_pattern(self, node):
-        return [[True, False], [True, False], [True, False], [False, False]]
+        return [[True], [True], [True], [False]]
 
     def perform(self, node, inputs, output_storage):
-        hidden, W, b, targets = (np.ascontiguousarray(array) for array in inputs)
-        (rows, units), columns = hidden.shape, W.shape[1]
-        if W.shape[0] != units or b.shape != (columns,) or targets.shape != (rows,):
-            raise ValueError(f"shapes do not fit: hidden {hidden.shape}, W {W.shape}, "
-                             f"b {b.shape}, targets {targets.shape}")
-        check_indices(targets, columns, "targets")
-        for storage in output_storage:
-            storage[0] = None
-        losses = np.empty(rows, W.dtype)
-        d_logits = buffers.take((rows, columns), W.dtype.name)
-        native.call("softmax_forward", W.dtype.name, rows, units, columns, hidden, W, b, targets,
-                    losses, d_logits)
-        output_storage[0][0], output_storage[1][0] = losses, d_logits
+        hidden, W, b, targets = _checked(*inputs)
+        losses = np.empty(len(hidden), W.dtype)
+        native.call("softmax_forward", W.dtype.name, *hidden.shape, W.shape[1], hidden, W, b,
+                    targets, losses)
+        output_storage[0][0] = losses
 
     def L_op(self, inputs, outputs, output_gradients):
-        hidden, W, b, _ = inputs
-        d_logits = outputs[1]
-        d_losses = output_gradients[0]
-        d_hidden = SoftmaxGradient()(W, d_logits, d_losses)
-        d_W, d_b = SoftmaxWeightsGradient()(W, b, hidden, d_logits, d_losses)
+        hidden, W, b, targets = inputs
+        d_W, d_b, d_hidden, _ = SoftmaxGradients()(W, b, hidden, targets, output_gradients[0])
         return [d_hidden, d_W, d_b, theano.gradient.DisconnectedType()()]
 
 
-def _scaled(d_logits: np.ndarray, d_losses: np.ndarray) -> np.ndarray:
-    """Rows times the gradient for their losses, which is one when the losses are summed."""
-    d_logits = np.ascontiguousarray(d_logits)
-    return d_logits if (d_losses == 1).all() else d_logits * d_losses[:, np.newaxis]
+class SoftmaxGradients(WeightsGradient):
+    """The gradients for W, b and hidden, and the losses; from what these are computed from.
 
-
-class SoftmaxGradient(theano.Op):
-    """The gradient for the hidden units, from W, d_logits and the gradient for the losses."""
-
-    __props__ = ()
-
-    def make_node(self, *inputs):
-        W, d_logits, d_losses = (T.as_tensor_variable(variable) for variable in inputs)
-        return theano.Apply(self, [W, d_logits, d_losses],
-                            [T.TensorType(W.dtype, (False, False))()])
-
-    def infer_shape(self, node, shapes):
-        return [(shapes[1][0], shapes[0][0])]
-
-    def perform(self, node, inputs, output_storage):
-        W, d_logits, d_losses = inputs
-        W = np.ascontiguousarray(W)
-        d_logits = _scaled(d_logits, d_losses)
-        (rows, columns), units = d_logits.shape, W.shape[0]
-        output_storage[0][0] = None
-        d_hidden = buffers.take((rows, units), W.dtype.name)
-        native.call("softmax_backward", W.dtype.name, rows, units, columns, W, d_logits, d_hidden)
-        output_storage[0][0] = d_hidden
-
-
-class SoftmaxWeightsGradient(WeightsGradient):
-    """The gradients for W and b, from W, b, hidden, d_logits and the gradient for the losses."""
+    Inputs are W, b, hidden, targets and the gradient for the losses.
+    """
 
     def weights(self, inputs):
         return inputs[:2]
 
+    def others(self, inputs):
+        return [inputs[2], inputs[4]]
+
     def add_gradients(self, inputs, gradients):
-        hidden = np.ascontiguousarray(inputs[2])
-        d_logits = _scaled(*inputs[3:])
-        (rows, units), columns = hidden.shape, d_logits.shape[1]
-        native.call("softmax_weights", hidden.dtype.name, rows, units, columns, hidden, d_logits,
-                    *gradients)
+        hidden, W, b, targets = _checked(inputs[2], inputs[0], inputs[1], inputs[3])
+        d_losses = np.ascontiguousarray(inputs[4])
+        losses = np.empty(len(hidden), W.dtype)
+        d_hidden = buffers.take(hidden.shape, W.dtype.name)
+        native.call("softmax_gradients", W.dtype.name, *hidden.shape, W.shape[1], hidden, W, b,
+                    targets, d_losses, losses, d_hidden, *gradients)
+        return [d_hidden, losses]
+
+
+@theano.gof.local_optimizer(None)
+def _once(node):
+    """Take from one node all that is computed from the same logits.
+
+    A loss comes from the node of its gradients, and the gradient for the hidden states from the
+    node that adds those for the weights to accumulators.
+    """
+    if isinstance(node.op, SoftmaxCrossEntropy):
+        hidden, W, b, targets = node.inputs
+        given, wanted = [W, b, hidden, targets], {3: node.outputs[0]}
+    elif isinstance(node.op, SoftmaxGradients) and not node.op.accumulated:
+        given, wanted = node.inputs, {2: node.outputs[2], 3: node.outputs[3]}
+    else:
+        return False
+    for other, _ in given[2].clients:
+        if other is node or other == "output" or not isinstance(other.op, SoftmaxGradients):
+            continue
+        first = len(other.op.accumulated)
+        same = all(one is another for one, another in zip(given, other.inputs[first:]))
+        # Where the gradient for the losses comes from the losses, these have to be there before.
+        if same and not set(node.outputs) & set(theano.gof.graph.ancestors(other.inputs)):
+            return {variable: other.outputs[place] for place, variable in wanted.items()}
+    return False
+
+
+# When it is in canonical form the gradient for a sum depends on no more than the losses' number.
+theano.compile.optdb.register(
+    "softmax_once", theano.gof.TopoOptimizer(_once, order="in_to_out"), 2.9, "fast_run")

@@ -13,7 +13,7 @@ class WeightsGradient(theano.Op):
 
     The node's inputs are the accumulators named by `accumulated`, then what `add_gradients`
     takes; its outputs are the gradients for all weights, each with its accumulator added if it
-    has one.
+    has one, and then what else `add_gradients` returns.
 
     Parameters
     ----------
@@ -36,7 +36,11 @@ class WeightsGradient(theano.Op):
         """Those of the inputs of `add_gradients` that the outputs are the gradients for."""
         raise NotImplementedError
 
-    def add_gradients(self, inputs: list, gradients: list) -> None:
+    def others(self, inputs: list) -> list:
+        """Those of the inputs whose types and shapes the further outputs have."""
+        return []
+
+    def add_gradients(self, inputs: list, gradients: list) -> list:
         """Add the gradients for the weights, computed from arrays, to arrays in place.
 
         Parameters
@@ -45,12 +49,18 @@ class WeightsGradient(theano.Op):
             Values of the node's inputs, without the accumulators.
         gradients : list of array
             What to add to, of the weights' shapes.
+
+        Returns
+        -------
+        list of array
+            The further outputs.
         """
         raise NotImplementedError
 
     def make_node(self, *inputs):
         inputs = [theano.tensor.as_tensor_variable(variable) for variable in inputs]
-        types = [weight.type for weight in self.weights(inputs[len(self.accumulated):])]
+        given = inputs[len(self.accumulated):]
+        types = [like.type for like in (*self.weights(given), *self.others(given))]
         for accumulator, output in zip(inputs, self.accumulated):
             if accumulator.type != types[output]:
                 raise TypeError(f"the accumulator {accumulator} is of type {accumulator.type}, "
@@ -58,7 +68,8 @@ class WeightsGradient(theano.Op):
         return theano.Apply(self, inputs, [type() for type in types])
 
     def infer_shape(self, node, shapes):
-        return self.weights(shapes[len(self.accumulated):])
+        given = shapes[len(self.accumulated):]
+        return [*self.weights(given), *self.others(given)]
 
     def perform(self, node, inputs, output_storage):
         count = len(self.accumulated)
@@ -69,9 +80,11 @@ class WeightsGradient(theano.Op):
             else np.ascontiguousarray(given[n]) if self.in_place
             else given[n].copy(order="C")
             for n, weight in enumerate(self.weights(inputs))]
-        self.add_gradients(inputs, gradients)
-        for storage, gradient in zip(output_storage, gradients):
-            storage[0] = gradient
+        for storage in output_storage[len(gradients):]:
+            storage[0] = None
+        results = [*gradients, *self.add_gradients(inputs, gradients)]
+        for storage, result in zip(output_storage, results, strict=True):
+            storage[0] = result
 
 
 @theano.gof.local_optimizer(None)

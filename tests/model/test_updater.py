@@ -7,13 +7,15 @@ from model import engine  # noqa: F401  isort: skip
 import lasagne
 import numpy as np
 import pytest
+import theano
 import theano.tensor as T
-from lasagne.updates import adagrad
+from lasagne.updates import adagrad, sgd, total_norm_constraint
 
 from model.network import NetworkConfig, build_network, summed_loss
 from model.updater import (
     accumulate_gradients,
     average_and_apply,
+    average_norm,
     create_accumulators,
     update_state,
 )
@@ -184,3 +186,27 @@ def test_the_seed_networks_one_hot_input_gives_the_same_sums(setup, windows):
     assert_equal(setup.values(accumulators.gradients),
                  setup.values(setup.accumulators.gradients))
     setup.apply()
+
+
+@pytest.mark.parametrize("max_norm", [0.01, 1e6])
+def test_the_norm_of_the_average_is_bounded_as_lasagne_does(setup, windows, max_norm):
+    """Of all parameters together; the figure that is told is the norm before."""
+    setup.reset()
+    accumulators = create_accumulators(setup.params)
+    updates = average_and_apply(setup.params, accumulators, sgd, max_norm=max_norm,
+                                learning_rate=RATE)
+    apply = setup.device.function([], average_norm(updates, accumulators), updates=updates)
+    gradients = [sum(each) for each in zip(*(setup.gradients(x, y) for x, y in windows[0]))]
+    sentences = sum(len(x) for x, _ in windows[0])
+    for total, gradient in zip(accumulators.gradients, gradients):
+        total.set_value(gradient)
+    accumulators.count.set_value(np.int64(sentences))
+    norm = apply()
+    averages = [gradient / sentences for gradient in gradients]
+    np.testing.assert_allclose(
+        norm, np.sqrt(sum(np.square(each).sum() for each in averages)), rtol=1e-12)
+    assert (norm > max_norm) == (max_norm < 1)
+    constants = [theano.shared(each) for each in averages]
+    bounded = theano.function([], total_norm_constraint(constants, max_norm))()
+    assert_equal(setup.values(setup.params),
+                 [value - RATE * each for value, each in zip(setup.initial, bounded)])

@@ -1,6 +1,11 @@
 """Theano's graphs carried out on PyTorch's tensors; imported only where a device asks for it."""
 
-from model.engine.on_torch import layers, scan, theano_operations  # noqa: F401  fill the table
+from model.engine.on_torch import (  # noqa: F401  fill the table
+    layers,
+    scan,
+    theano_operations,
+    updates,
+)
 from model.engine.on_torch.linker import mode, to_array
 from model.engine.on_torch.operations import Context
 

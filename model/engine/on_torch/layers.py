@@ -13,9 +13,11 @@ from model.engine.dropout_op import Dropout
 from model.engine.lstm_op import LSTMGradient, LSTMSequence, LSTMWeightsGradient
 from model.engine.on_torch import gates as kernels
 from model.engine.on_torch.operations import Context, operation
-from model.engine.softmax_op import SoftmaxCrossEntropy, SoftmaxGradient, SoftmaxWeightsGradient
+from model.engine.softmax_op import SoftmaxCrossEntropy, SoftmaxGradients
 
 GATES = 4
+# Numbers of the logits that are there at a time.
+LOGITS = 1 << 25
 
 
 class _SideBySide:
@@ -152,36 +154,47 @@ def _lstm_weights_gradient(node, context):
     return run
 
 
+def _softmax(context, hidden, W, b, targets):
+    """For a block of rows after another: where it is, the losses, and what makes d_logits."""
+    _check_indices(targets, W.shape[1], "targets")
+    block = max(1, LOGITS // W.shape[1])
+    for start in range(0, len(hidden), block):
+        rows = slice(start, start + block)
+        logits = context.product(hidden[rows], W).add_(b)
+        normaliser = logits.logsumexp(dim=1, keepdim=True)
+        column = targets[rows].to(torch.int64).unsqueeze(1)
+        losses = (normaliser - logits.gather(1, column)).squeeze(1)
+
+        def gradient(logits=logits, normaliser=normaliser, column=column):
+            d_logits = logits.sub_(normaliser).exp_()
+            return d_logits.scatter_add_(
+                1, column, d_logits.new_full((1, 1), -1).expand(column.shape))
+
+        yield rows, losses, gradient
+
+
 @operation(SoftmaxCrossEntropy)
 def _softmax_crossentropy(node, context):
-    def run(hidden, W, b, targets):
-        _check_indices(targets, W.shape[1], "targets")
-        logits = context.product(hidden, W).add_(b)
-        normaliser = logits.logsumexp(dim=1, keepdim=True)
-        column = targets.to(torch.int64).unsqueeze(1)
-        losses = (normaliser - logits.gather(1, column)).squeeze(1)
-        d_logits = logits.sub_(normaliser).exp_()
-        d_logits.scatter_add_(1, column, d_logits.new_full((1, 1), -1).expand(column.shape))
-        return [losses, d_logits]
-
-    return run
-
-
-@operation(SoftmaxGradient)
-def _softmax_gradient(node, context):
-    def run(W, d_logits, d_losses):
-        return [context.product(d_logits * d_losses.unsqueeze(1), W.T)]
-
-    return run
-
-
-@operation(SoftmaxWeightsGradient)
-def _softmax_weights_gradient(node, context):
     def run(*given):
-        (d_W, d_b), (_, _, hidden, d_logits, d_losses) = _accumulators(node, given)
-        d_logits = d_logits * d_losses.unsqueeze(1)
-        context.add_product(d_W, context.operand(hidden.T), context.operand(d_logits))
-        return [d_W, d_b.add_(d_logits.sum(0))]
+        losses = [losses for _, losses, _ in _softmax(context, *given)]
+        return [torch.cat(losses) if losses else given[0].new_empty(0)]
+
+    return run
+
+
+@operation(SoftmaxGradients)
+def _softmax_gradients(node, context):
+    def run(*given):
+        (d_W, d_b), (W, b, hidden, targets, d_losses) = _accumulators(node, given)
+        losses, d_hidden = torch.empty_like(d_losses), torch.empty_like(hidden)
+        transposed = W.T
+        for rows, some, gradient in _softmax(context, hidden, W, b, targets):
+            d_logits = gradient().mul_(d_losses[rows].unsqueeze(1))
+            losses[rows] = some
+            d_hidden[rows] = context.product(d_logits, transposed)
+            context.add_product(d_W, context.operand(hidden[rows].T), context.operand(d_logits))
+            d_b.add_(d_logits.sum(0))
+        return [d_W, d_b, d_hidden, losses]
 
     return run
 

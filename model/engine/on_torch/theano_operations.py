@@ -89,7 +89,7 @@ SCALARS: dict[type, Callable] = {
 }
 
 
-def _scalar_function(op) -> Callable:
+def scalar_function(op) -> Callable:
     """The function of tensors for an operation on numbers."""
     if isinstance(op, scalar.Composite):
         return _composite(op)
@@ -104,7 +104,7 @@ def _scalar_function(op) -> Callable:
 
 def _composite(op: scalar.Composite) -> Callable:
     graph = op.fgraph
-    steps = [(_scalar_function(node.op), node.inputs, node.outputs[0]) for node in graph.toposort()]
+    steps = [(scalar_function(node.op), node.inputs, node.outputs[0]) for node in graph.toposort()]
 
     def run(*values):
         known = dict(zip(graph.inputs, values))
@@ -127,7 +127,7 @@ _NOT_NEW = (scalar.Composite, scalar.Cast, scalar.Identity, scalar.Second)
 
 @operation(elemwise.Elemwise)
 def _elemwise(node, context):
-    function = _scalar_function(node.op.scalar_op)
+    function = scalar_function(node.op.scalar_op)
     dtypes = [DTYPES[output.dtype] for output in node.outputs]
     dtype = dtypes[0]
 

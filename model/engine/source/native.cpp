@@ -46,16 +46,13 @@
          (steps, sentences, units, values, key, (real)*scale, result))                           \
   EXPORT(softmax_forward, real,                                                                  \
          (long rows, long units, long columns, const real *hidden, const real *W, const real *b, \
-          const int32_t *targets, real *losses, real *d_logits),                                 \
-         (rows, units, columns, hidden, W, b, targets, losses, d_logits))                        \
-  EXPORT(softmax_backward, real,                                                                 \
-         (long rows, long units, long columns, const real *W, const real *d_logits,              \
-          real *d_hidden),                                                                       \
-         (rows, units, columns, W, d_logits, d_hidden))                                          \
-  EXPORT(softmax_weights, real,                                                                  \
-         (long rows, long units, long columns, const real *hidden, const real *d_logits,         \
-          real *d_W, real *d_b),                                                                 \
-         (rows, units, columns, hidden, d_logits, d_W, d_b))
+          const int32_t *targets, real *losses),                                                 \
+         (rows, units, columns, hidden, W, b, targets, losses))                                  \
+  EXPORT(softmax_gradients, real,                                                                \
+         (long rows, long units, long columns, const real *hidden, const real *W, const real *b, \
+          const int32_t *targets, const real *d_losses, real *losses, real *d_hidden, real *d_W, \
+          real *d_b),                                                                            \
+         (rows, units, columns, hidden, W, b, targets, d_losses, losses, d_hidden, d_W, d_b))
 
 EXPORT_ALL(float)
 EXPORT_ALL(double)

@@ -1,4 +1,4 @@
-// The softmax layer with its cross-entropy: forward, backward, and the gradients for its weights.
+// The softmax layer with its cross-entropy: forward alone, or with all gradients.
 #pragma once
 
 #include <algorithm>
@@ -44,56 +44,76 @@ template <typename real> real softmax_row(long columns, long target, real *row) 
   return std::log(total) - logit;
 }
 
+// Rows whose logits are there at a time: as many as the products of the weights' gradients take in
+// one go.
+inline long rows_of_block(long rows) { return block_size(rows, DEPTH / 2); }
+
 template <typename real>
 int softmax_forward(long rows, long units, long columns, const real *hidden, const real *W,
-                    const real *b, const int32_t *targets, real *losses, real *d_logits) {
-  real *const packed = workspace<real>(packed_size<real>(units, columns));
+                    const real *b, const int32_t *targets, real *losses) {
+  const long chunk = rows_at_once(rows), all = packed_size<real>(units, columns);
+  real *const packed = workspace<real>(all + available_threads() * chunk * columns);
   if (packed == nullptr) return 1;
-  const long block = rows_at_once(rows);
 #pragma omp parallel num_threads(threads_for_rows(rows))
   {
+    real *const logits = packed + all + thread() * chunk * columns;
     pack_matrix(1L, units, columns, &W, columns, 1L, packed);
 #pragma omp barrier
 #pragma omp for schedule(dynamic)
-    for (long chunk = 0; chunk < rows; chunk += block) {
-      const long end = std::min(rows, chunk + block);
-      multiply(chunk, end, columns, units, hidden, units, packed, b, 0L, d_logits, columns);
-      for (long row = chunk; row < end; row++)
-        losses[row] = softmax_row(columns, (long)targets[row], d_logits + row * columns);
+    for (long first = 0; first < rows; first += chunk) {
+      const long count = std::min(chunk, rows - first);
+      multiply(0L, count, columns, units, hidden + first * units, units, packed, b, 0L, logits,
+               columns);
+      for (long row = 0; row < count; row++)
+        losses[first + row] =
+            softmax_row(columns, (long)targets[first + row], logits + row * columns);
     }
   }
   return 0;
 }
 
+// The losses, the gradient for the hidden states, and what is added to `d_W` and `d_b`, block by
+// block of rows. `d_losses` are the gradients for the losses.
 template <typename real>
-int softmax_backward(long rows, long units, long columns, const real *W, const real *d_logits,
-                     real *d_hidden) {
-  real *const packed = workspace<real>(packed_size<real>(columns, units));
+int softmax_gradients(long rows, long units, long columns, const real *hidden, const real *W,
+                      const real *b, const int32_t *targets, const real *d_losses, real *losses,
+                      real *d_hidden, real *d_W, real *d_b) {
+  const long block = rows_of_block(rows);
+  const long forward = packed_size<real>(units, columns);
+  const long backward = packed_size<real>(columns, units);
+  const long size = divide_up(block * columns, PANEL<real>) * PANEL<real>;
+  real *const packed =
+      workspace<real>(forward + backward + size + transposed_size<real>(block, units));
   if (packed == nullptr) return 1;
-  const long block = rows_at_once(rows);
+  real *const transposed = packed + forward, *const logits = transposed + backward;
 #pragma omp parallel num_threads(threads_for_rows(rows))
   {
-    pack_matrix(1L, columns, units, &W, 1L, columns, packed);
+    pack_matrix(1L, units, columns, &W, columns, 1L, packed);
+    pack_matrix(1L, columns, units, &W, 1L, columns, transposed);
 #pragma omp barrier
+    for (long start = 0; start < rows; start += block) {
+      const long count = std::min(block, rows - start), chunk = rows_at_once(count);
+      const real *const left = hidden + start * units;
+      real *const d_left = d_hidden + start * units;
 #pragma omp for schedule(dynamic)
-    for (long chunk = 0; chunk < rows; chunk += block) {
-      const long end = std::min(rows, chunk + block);
-      std::fill(d_hidden + chunk * units, d_hidden + end * units, real(0));
-      multiply(chunk, end, units, columns, d_logits, columns, packed, d_hidden, units, d_hidden,
-               units);
+      for (long first = 0; first < count; first += chunk) {
+        const long end = std::min(count, first + chunk);
+        multiply(first, end, columns, units, left, units, packed, b, 0L, logits, columns);
+        for (long row = first; row < end; row++) {
+          real *const line = logits + row * columns;
+          losses[start + row] = softmax_row(columns, (long)targets[start + row], line);
+          const real scale = d_losses[start + row];
+          if (scale != 1)
+            for (long n = 0; n < columns; n++) line[n] *= scale;
+        }
+        std::fill(d_left + first * units, d_left + end * units, real(0));
+        multiply(first, end, units, columns, logits, columns, transposed, d_left, units, d_left,
+                 units);
+      }
+      multiply_transposed(count, units, columns, 1L, left, units, logits, columns, &d_W, d_b,
+                          logits + size);
     }
   }
-  return 0;
-}
-
-// Adds the gradients for the weights to `d_W` and `d_b`.
-template <typename real>
-int softmax_weights(long rows, long units, long columns, const real *hidden,
-                    const real *d_logits, real *d_W, real *d_b) {
-  real *const work = workspace<real>(transposed_size<real>(rows, units));
-  if (work == nullptr) return 1;
-#pragma omp parallel num_threads(threads_for_rows(rows))
-  multiply_transposed(rows, units, columns, 1L, hidden, units, d_logits, columns, &d_W, d_b, work);
   return 0;
 }
 

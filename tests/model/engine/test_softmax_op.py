@@ -22,7 +22,9 @@ def make_arrays(rows, units, classes, dtype="float64"):
 
 
 @pytest.mark.parametrize("weighted", [False, True])
-@pytest.mark.parametrize("shape", [(1, 1, 2), (7, 5, 3), (40, 33, 65), (200, 70, 130)])
+# The rows of the last are more than one block.
+@pytest.mark.parametrize("shape", [
+    (1, 1, 2), (7, 5, 3), (40, 33, 65), (200, 70, 130), (1100, 6, 37)])
 def test_equals_lasagne(shape, weighted):
     rows, units, classes = shape
     hidden, W, b, targets = make_arrays(*shape)
@@ -42,6 +44,38 @@ def test_equals_lasagne(shape, weighted):
         results.append(compute(hidden, targets, np.linspace(-1, 1, rows)))
     for expected, result in zip(*results, strict=True):
         np.testing.assert_allclose(result, expected, rtol=1e-10, atol=1e-12)
+
+
+def operations(function):
+    return [type(node.op).__name__ for node in function.maker.fgraph.toposort()]
+
+
+def test_nothing_is_computed_twice():
+    """Losses, and gradients of which some are accumulated: all from one node."""
+    hidden, W, b, targets = make_arrays(9, 6, 5)
+    parameters = [theano.shared(each) for each in (hidden, W, b)]
+    accumulators = [theano.shared(np.zeros_like(each)) for each in (W, b)]
+    losses = softmax_crossentropy(*parameters, targets)
+    d_hidden, *gradients = theano.grad(losses.sum(), parameters)
+    updates = zip(accumulators, weights_gradient.accumulate(accumulators, gradients))
+    both = theano.function([], [losses, d_hidden], updates=list(updates))
+    assert operations(both).count("SoftmaxGradients") == 1
+    assert "SoftmaxCrossEntropy" not in operations(both)
+    alone = theano.function([], losses)
+    assert operations(alone) == ["SoftmaxCrossEntropy"]
+    np.testing.assert_array_equal(alone(), both()[0])
+
+
+def test_a_gradient_that_depends_on_the_losses():
+    hidden, W, b, targets = make_arrays(9, 6, 5)
+    variables = [theano.shared(each) for each in (hidden, W, b)]
+    losses = softmax_crossentropy(*variables, targets)
+    squared = theano.function([], [losses, *theano.grad(T.sqr(losses).sum(), variables)])
+    weights = T.dvector()
+    weighted = theano.function([weights], theano.grad((weights * losses).sum(), variables))
+    found, *gradients = squared()
+    for gradient, expected in zip(gradients, weighted(2 * found), strict=True):
+        np.testing.assert_allclose(gradient, expected, rtol=1e-12)
 
 
 def test_gradient_by_finite_differences():

@@ -99,7 +99,7 @@ def test_all_stays_on_the_card(calls):
             assert tensor.device.type == "cuda" or on_the_processor(wanted) or (
                 not wanted.ndim and all(map(on_the_processor, given))), node
     assert met >= {"LSTMSequence", "LSTMGradient", "LSTMWeightsGradient", "SoftmaxCrossEntropy",
-                   "SoftmaxGradient", "SoftmaxWeightsGradient", "Dropout", "Elemwise", "Sum"}
+                   "SoftmaxGradients", "Dropout", "ElementwiseUpdate", "Elemwise", "Sum"}
 
 
 def test_devices_that_are_mixed_are_an_error(calls):
