@@ -174,7 +174,7 @@ def test_the_interface_needs_numpy_and_h5py_alone():
     assert tops - {*sys.stdlib_module_names} <= {"model", "numpy", "h5py"}
 
 
-@pytest.mark.parametrize("name", of_the_interface())
+@pytest.mark.parametrize("name", sorted(of_the_interface()))
 def test_the_interface_has_no_name_for_our_folders(name):
     """In the installed package `model` lies in another, and a program may have a `model` itself."""
     for node in ast.walk(ast.parse(MODULES[name].read_text())):
