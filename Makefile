@@ -80,7 +80,7 @@ run: setup ## Run the whole job, from the text to the report; only what has chan
 	@$(pipeline) run $(inputs) $(luigi)
 
 worker: setup ## Help the runs in a working folder that hosts share, until it is ended
-	@$(pipeline) worker --work "$$WORK" $(scheduler) $(if $(WORKERS),--workers "$$WORKERS")
+	@$(pipeline) worker $(work) $(scheduler) $(if $(WORKERS),--workers "$$WORKERS")
 
 why: environment ## Say what a run would do again, and why, without doing it
 	@$(pipeline) why $(inputs)

@@ -64,7 +64,8 @@ def test_names_stay_whole(checkout):
 
 def test_settings_reach_every_command_as_they_are(checkout):
     given = "training.rate=0.002 corpus.path=a  'b' $x"
-    for target in ("run", "why", "plan", "settings", "report", "gc", "history", "status", "stop"):
+    for target in ("run", "worker", "why", "plan", "settings", "report", "gc", "history", "status",
+                   "stop"):
         code, output = make(checkout, target, f"SET={given}")
         assert code == 0
         assert f"|pipeline|{target}|--set|{given}|" in output.splitlines()[-1]

@@ -211,6 +211,15 @@ def test_the_listing_is_a_file_of_the_same_settings(file, tmp_path, monkeypatch)
         assert settings.values(getattr(settings, section)) == values
 
 
+def test_the_command_lists_what_a_run_with_its_options_has():
+    done = command("pipeline", "settings", "--set", "training.rate=0.002", "--profile", "million",
+                   "--workers", "3", "--corpus", "mine.txt")
+    assert (done.returncode, done.stderr) == (0, "")
+    for lines in ("# from --set training.rate=0.002\nrate = 0.002\n",
+                  "# from --workers\nworkers = 3\n", "# from --corpus\npath = mine.txt\n", "million.cfg, line 5\nnum_units = 512\n"):
+        assert lines in done.stdout
+
+
 def test_all_faults_of_all_files_are_told_at_once_with_their_places(file, monkeypatch, tmp_path):
     (tmp_path / "p.cfg").write_text("[network]\nnum_unit = 3\n")
     monkeypatch.setattr(settings, "_PROFILES", tmp_path)
