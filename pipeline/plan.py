@@ -105,7 +105,8 @@ def prepare(corpus: Corpus, folder: Path, *, reading: dict, tokens: dict,
         seconds[split] += time.monotonic() - started
     started = time.monotonic()
     types = [read_types(path) for path in files["train"]]
-    sampled = build_vocabulary(types, sum(part["sentences"] for part in sides["train"]), **tokens,
+    sampled = build_vocabulary(types, sum(part["sentences"] for part in sides["train"]),
+                               scratch=folder / "words", **tokens,
                                **{**vocabulary, "word_list": vocabulary["word_list"] or None})
     seconds["train"] += time.monotonic() - started
     shards = {split: [folder / "shards" / path.name for path in files[split]] for split in SPLITS}

@@ -216,7 +216,8 @@ def test_the_command_lists_what_a_run_with_its_options_has():
                    "--workers", "3", "--corpus", "mine.txt")
     assert (done.returncode, done.stderr) == (0, "")
     for lines in ("# from --set training.rate=0.002\nrate = 0.002\n",
-                  "# from --workers\nworkers = 3\n", "# from --corpus\npath = mine.txt\n", "million.cfg, line 5\nnum_units = 512\n"):
+                  "# from --workers\nworkers = 3\n", "# from --corpus\npath = mine.txt\n",
+                  "million.cfg, line 5\nnum_units = 512\n"):
         assert lines in done.stdout
 
 
