@@ -264,8 +264,8 @@ class TrainingConfig:
     shards_in_memory: Annotated[int, AMOUNT]
     # Of numpy's generators.
     seed: Annotated[int, Rule(int, at_least=0, at_most=2**32 - 1)]
-    slots: Annotated[int, Rule(int, choices=SLOTS, described="a power of two up to 1,024")] = 1
     max_norm: Annotated[float, Rule(float, at_least=0)] = 0.0
+    slots: Annotated[int, Rule(int, choices=SLOTS, described="a power of two up to 1,024")] = 1
     precision: Annotated[str, Rule(str, choices=PRECISIONS)] = "single"
 
     def __post_init__(self):

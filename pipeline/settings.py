@@ -349,11 +349,11 @@ training = _section(
         shards_in_memory=(
             16, "Sentences of one length are gathered from so many parts at a time; bounds the "
             "memory."),
+        seed=(1, "Of the weights, the order of the sentences, and dropout; any number will do."),
         max_norm=(
             0.0, "A window's average gradient whose norm is larger, over all weights together, is "
             "scaled down to this; 0 for none. Where there is a bound, an update reads the gradient "
             "twice."),
-        seed=(1, "Of the weights, the order of the sentences, and dropout; any number will do."),
         slots=(
             1, "So many shares of a window have sums of their own, which are then added: as many "
             "processes can take part, and the result does not depend on how many do. A power of "
