@@ -88,19 +88,37 @@ def write_texts(folder):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text("".join(lines))
     (folder / "news").mkdir()
+    (folder / "mine.cfg").write_text("[training]\nrate = 0.003\n")
     for number in range(2):
         with lzma.open(folder / "news" / f"{number}.txt.xz", "wt") as file:
             file.writelines(verses[number::20])
 
 
-@pytest.fixture
-def checkout(tmp_path):
-    folder = tmp_path / "checkout"
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A checkout where the first of the two commands was run."""
+    folder = tmp_path_factory.mktemp("documents") / "finished"
     folder.mkdir()
     copy_checkout(folder)
     write_texts(folder)
-    yield folder
-    subprocess.run(["make", "stop"], cwd=folder, capture_output=True, env=environment(folder))
+    share_compiled_code(folder, "")
+    subprocess.run(["make", "run", "SCHEDULER=local"], cwd=folder, env=environment(folder),
+                   check=True)
+    return folder
+
+
+@pytest.fixture
+def checkout(finished, tmp_path):
+    """The same, and before that command for the document that begins with it."""
+    def copy(begun):
+        shutil.copytree(finished, tmp_path / "checkout", symlinks=True)
+        if not begun:
+            shutil.rmtree(tmp_path / "checkout" / "data" / "work")
+        return tmp_path / "checkout"
+
+    yield copy
+    subprocess.run(["make", "stop"], cwd=tmp_path / "checkout", capture_output=True,
+                   env=environment(tmp_path))
 
 
 def environment(folder):
@@ -122,14 +140,14 @@ def share_compiled_code(folder, commands):
 @pytest.mark.parametrize("name", [name for name in DOCUMENTS
                                   if any(block.is_run for block in BLOCKS[name])])
 def test_commands(name, checkout):
-    output = ""
+    folder, output = checkout(begun=name != "README.md"), ""
     for block in BLOCKS[name]:
         # A place of the reader's machine.
         commands = block.text.replace("=/data/", "=data/elsewhere/")
         if block.is_run:
-            share_compiled_code(checkout, commands)
-            done = subprocess.run(["bash", "-euo", "pipefail", "-c", commands], cwd=checkout,
-                                  env=environment(checkout), text=True, stdin=subprocess.DEVNULL,
+            share_compiled_code(folder, commands)
+            done = subprocess.run(["bash", "-euo", "pipefail", "-c", commands], cwd=folder,
+                                  env=environment(folder), text=True, stdin=subprocess.DEVNULL,
                                   stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
             output = done.stdout
             assert done.returncode == 0, f"{block} ended with {done.returncode}:\n{output}"
