@@ -145,6 +145,9 @@ class NetworkConfig:
     dropout : float
         Share of the outputs of each recurrent layer that is dropped in training, none of the
         recurrent state (Zaremba et al., 2014).
+    recurrent_dropout : float
+        Share of the recurrent weights that is dropped in training, the same ones for all sentences
+        of an update (Merity et al., 2018).
     recurrence : {"fused", "scan"}
         How the recurrence is computed; the result is the same.
 
@@ -156,6 +159,7 @@ class NetworkConfig:
     References
     ----------
     W. Zaremba, I. Sutskever, O. Vinyals: Recurrent neural network regularization. arXiv:1409.2329.
+    S. Merity, N. Keskar, R. Socher: Regularizing and optimizing LSTM language models. ICLR 2018.
     """
 
     num_units: Annotated[int, AMOUNT]
@@ -164,6 +168,7 @@ class NetworkConfig:
     peepholes: Annotated[bool, SWITCH] = True
     learn_init: Annotated[bool, SWITCH] = False
     dropout: Annotated[float, Rule(float, at_least=0, below=1)] = 0.0
+    recurrent_dropout: Annotated[float, Rule(float, at_least=0, below=1)] = 0.0
     recurrence: Annotated[str, Rule(str, choices=("fused", "scan"))] = "fused"
 
     def __post_init__(self):

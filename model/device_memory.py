@@ -16,15 +16,15 @@ def bytes_of_training(network: NetworkConfig, training: TrainingConfig, vocabula
 
     ::
 
-        4 (S + P (2 + optimiser + log2(slots)) + max(T (A + 4 units), T A + c L, U))
+        4 (S + D + P (2 + optimiser + log2(slots)) + max(T (A + 4 units), T A + c L, U))
 
     in bytes, with P parameters, their sums, and the arrays that the update rule keeps for each; the
-    sums of slots that wait for others; S,
-    the weights of the gates side by side, for training and for validation; T tokens of a
-    micro-batch; A numbers for each of these, A = 8 layers units; L logits, of a block of tokens, in
-    c arrays: 2, and 4 where products round their factors to bf16; and U, what an update computes on
-    the way, for a piece of a parameter at a time. The logits are gone when the gradients of a
-    layer's gates come.
+    sums of slots that wait for others; S, the weights of the gates side by side, for training and
+    for validation; D, where recurrent weights are dropped, what is left of them and its gradients;
+    T tokens of a micro-batch; A numbers for each of these, A = 8 layers units; L logits, of a block
+    of tokens, in c arrays: 2, and 4 where products round their factors to bf16; and U, what an
+    update computes on the way, for a piece of a parameter at a time. The logits are gone when the
+    gradients of a layer's gates come.
 
     Parameters
     ----------
@@ -40,6 +40,7 @@ def bytes_of_training(network: NetworkConfig, training: TrainingConfig, vocabula
     units, layers = network.num_units, network.num_layers
     # Of each layer those for the state, of all but the first those for the layer below, too.
     side_by_side = 2 * _GATES * units * units * (2 * layers - 1)
+    dropped = 2 * _GATES * units * units * layers if network.recurrent_dropout else 0
     of_logits = 2
     if training.precision == "bf16":
         side_by_side //= 2
@@ -50,5 +51,5 @@ def bytes_of_training(network: NetworkConfig, training: TrainingConfig, vocabula
     parameters, arrays = network.count_weights(vocabulary), 2 + OPTIMISERS[training.optimiser]
     waiting = training.slots.bit_length() - 1
     piece = min(_LARGEST_PIECE, units * max(units, vocabulary))
-    return 4 * (side_by_side + parameters * (arrays + waiting) + max(
+    return 4 * (side_by_side + dropped + parameters * (arrays + waiting) + max(
         states + tokens * _GATES * units, states + of_logits * logits, piece * _ON_THE_WAY))

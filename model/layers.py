@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from model import engine  # noqa: F401  isort: skip
 
 import lasagne
@@ -9,6 +11,25 @@ import theano
 import theano.tensor as T
 
 from model.engine import dropout, lstm_sequence
+
+# Masks of outputs have the number of their layer as stream; those of recurrent weights come after.
+_RECURRENT_STREAM = 1 << 16
+
+
+@dataclass(frozen=True)
+class Masks:
+    """What the masks of dropout depend on, beside the layer and the place of a value.
+
+    Parameters
+    ----------
+    seed : int
+    update, sentence : Theano integer scalars
+        How many updates there were, and the number of the first sentence among those of the update.
+    """
+
+    seed: int
+    update: object
+    sentence: object
 
 
 class LSTMLayer(lasagne.layers.LSTMLayer):
@@ -36,6 +57,13 @@ class LSTMLayer(lasagne.layers.LSTMLayer):
     recurrence : {"fused", "scan"}
         ``"fused"`` runs all steps in one Op of C code; ``"scan"`` is Theano's own loop, the
         reference. Both compute the same.
+    recurrent_dropout : float
+        Share of the recurrent weights that is dropped in training, the same ones for all steps and
+        sentences of an update [2]_.
+    number : int
+        Of the layer, counted from 0: each has masks of its own.
+    masks : Masks, optional
+        Needed for the dropout.
     **kwargs
         Gates, initial values and name, as `lasagne.layers.LSTMLayer` takes them.
 
@@ -43,15 +71,20 @@ class LSTMLayer(lasagne.layers.LSTMLayer):
     ----------
     .. [1] Graves, A. (2013): Generating sequences with recurrent neural networks.
            arXiv:1308.0850.
+    .. [2] Merity, S., Keskar, N., & Socher, R. (2018): Regularizing and optimizing LSTM language
+           models. ICLR. Of the "weight-dropped LSTM", after L. Wan et al., DropConnect (ICML 2013).
     """
 
     def __init__(self, incoming, num_units, grad_clipping=0, peepholes=True, learn_init=False,
-                 recurrence="fused", **kwargs):
+                 recurrence="fused", recurrent_dropout=0.0, number=0, masks=None, **kwargs):
         super().__init__(incoming, num_units, grad_clipping=grad_clipping, peepholes=peepholes,
                          learn_init=learn_init, **kwargs)
         self.recurrence = recurrence
+        self.recurrent_dropout = recurrent_dropout
+        self.number = number
+        self.masks = masks
 
-    def get_output_for(self, inputs, **kwargs):
+    def get_output_for(self, inputs, deterministic=False, **kwargs):
         """Compute the hidden states of all steps.
 
         Parameters
@@ -59,6 +92,8 @@ class LSTMLayer(lasagne.layers.LSTMLayer):
         inputs : list of one Theano variable
             Floats (sentences, steps, inputs), or the integer indices (sentences, steps) of the
             hot columns of a one-hot input.
+        deterministic : bool
+            Whether nothing is dropped.
 
         Returns
         -------
@@ -67,28 +102,39 @@ class LSTMLayer(lasagne.layers.LSTMLayer):
             that ``dimshuffle(1, 0, 2)`` of it costs nothing.
         """
         (inputs,) = inputs
-        hidden = self._fused(inputs) if self.recurrence == "fused" else self._scan(inputs)
+        W_hid = self._of_gates("W_hid_to")
+        if self.recurrent_dropout and not deterministic:
+            W_hid = [self._dropped(weights, gate) for gate, weights in enumerate(W_hid)]
+        compute = self._fused if self.recurrence == "fused" else self._scan
+        hidden = compute(inputs, W_hid)
         return hidden.dimshuffle(1, 0, 2)
 
     def _of_gates(self, name):
         gates = ("ingate", "forgetgate", "cell", "outgate")
         return [getattr(self, f"{name}_{gate}") for gate in gates]
 
+    def _dropped(self, weights, gate):
+        """A gate's recurrent weights without a share of them: its rows are the generator's
+        sentences, and the same ones, from 0, wherever the micro-batch stands in its window."""
+        stream = _RECURRENT_STREAM + 4 * self.number + gate
+        return dropout(weights.dimshuffle("x", 0, 1), self.masks.update, 0,
+                       rate=self.recurrent_dropout, seed=self.masks.seed, stream=stream)[0]
+
     def _peepholes(self):
         if not self.peepholes:
             return []
         return [self.W_cell_to_ingate, self.W_cell_to_forgetgate, self.W_cell_to_outgate]
 
-    def _fused(self, inputs):
+    def _fused(self, inputs, W_hid):
         """Hidden states (steps, sentences, num_units) by one Op."""
         return lstm_sequence(
-            inputs, self._of_gates("W_in_to"), self._of_gates("W_hid_to"), self._of_gates("b"),
+            inputs, self._of_gates("W_in_to"), W_hid, self._of_gates("b"),
             self._peepholes() or None, self.cell_init, self.hid_init, self.grad_clipping)
 
-    def _scan(self, inputs):
+    def _scan(self, inputs, W_hid):
         """Hidden states (steps, sentences, num_units) by Theano's scan."""
-        W_in, W_hid, b = (T.concatenate(self._of_gates(name), axis=-1)
-                          for name in ("W_in_to", "W_hid_to", "b"))
+        W_in, W_hid, b = (T.concatenate(of_gates, axis=-1) for of_gates in (
+            self._of_gates("W_in_to"), W_hid, self._of_gates("b")))
         if inputs.ndim == 2:
             steps, sentences = inputs.shape[1], inputs.shape[0]
             projected = W_in[inputs.T.flatten()].reshape((steps, sentences, 4 * self.num_units))
@@ -131,28 +177,24 @@ class DropoutLayer(lasagne.layers.Layer):
         A layer of output shape (sentences, steps, units).
     rate : float
         The share that is dropped in training.
-    seed : int
     number : int
         Of the layer, counted from 0: each has masks of its own.
-    update, sentence : Theano integer scalars
-        What the masks depend on: how many updates there were, and the number of the first sentence
-        among those of the update.
+    masks : Masks
     **kwargs
         The name.
     """
 
-    def __init__(self, incoming, rate, *, seed, number, update, sentence, **kwargs):
+    def __init__(self, incoming, rate, *, number, masks, **kwargs):
         super().__init__(incoming, **kwargs)
         self.rate = rate
-        self.seed = seed
         self.number = number
-        self.update = update
-        self.sentence = sentence
+        self.masks = masks
 
     def get_output_for(self, input, deterministic=False, **kwargs):
         """Drop a share of the values, unless deterministic."""
         if deterministic:
             return input
         # The steps come first in memory, as `LSTMLayer` leaves them.
-        return dropout(input.dimshuffle(1, 0, 2), self.update, self.sentence, rate=self.rate,
-                       seed=self.seed, stream=self.number).dimshuffle(1, 0, 2)
+        masks = self.masks
+        return dropout(input.dimshuffle(1, 0, 2), masks.update, masks.sentence, rate=self.rate,
+                       seed=masks.seed, stream=self.number).dimshuffle(1, 0, 2)

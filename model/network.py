@@ -14,7 +14,7 @@ from lasagne.layers import DenseLayer, DimshuffleLayer, InputLayer, ReshapeLayer
 
 from model.configuration import NetworkConfig
 from model.engine import PROCESSOR, Device, softmax_crossentropy
-from model.layers import DropoutLayer, LSTMLayer
+from model.layers import DropoutLayer, LSTMLayer, Masks
 
 
 @dataclass(frozen=True)
@@ -28,8 +28,8 @@ class Network:
         What functions of the network are compiled for.
     recurrence : {"fused", "scan"}
         How it is computed there.
-    update, sentence : Theano integer scalars
-        What the masks of dropout depend on: see `DropoutLayer`.
+    masks : Masks
+        What dropout depends on.
     """
 
     input: InputLayer
@@ -37,8 +37,7 @@ class Network:
     output: DenseLayer
     device: Device
     recurrence: str
-    update: object
-    sentence: object
+    masks: Masks
 
     @property
     def parameters(self) -> list:
@@ -86,7 +85,7 @@ def build_network(config: NetworkConfig, vocabulary_size: int, device: Device = 
         return lasagne.layers.Gate(W_in=W_in, W_hid=W_hid, **kwargs)
 
     recurrence = device.recurrence(config.recurrence)
-    update, sentence = T.lscalars("update", "sentence")
+    masks = Masks(seed, *T.lscalars("update", "sentence"))
     layer = input_layer = InputLayer((None, None, vocabulary_size))
     for number in range(config.num_layers):
         # A row of the first layer's input weights serves one word; those above sum num_units.
@@ -98,6 +97,9 @@ def build_network(config: NetworkConfig, vocabulary_size: int, device: Device = 
             peepholes=config.peepholes,
             learn_init=config.learn_init,
             recurrence=recurrence,
+            recurrent_dropout=config.recurrent_dropout,
+            number=number,
+            masks=masks,
             ingate=gate(),
             forgetgate=gate(b=lasagne.init.Constant(1.0)),
             cell=gate(W_cell=None, nonlinearity=lasagne.nonlinearities.tanh),
@@ -105,19 +107,18 @@ def build_network(config: NetworkConfig, vocabulary_size: int, device: Device = 
             name=f"lstm{number + 1}",
         )
         if config.dropout:
-            layer = DropoutLayer(layer, config.dropout, seed=seed, number=number, update=update,
-                                 sentence=sentence)
+            layer = DropoutLayer(layer, config.dropout, number=number, masks=masks)
     # Steps first, as the hidden states lie in memory: then the rows are a view of them.
     rows = ReshapeLayer(DimshuffleLayer(layer, (1, 0, 2)), (-1, config.num_units))
     output = DenseLayer(rows, vocabulary_size, nonlinearity=lasagne.nonlinearities.softmax,
                         name="softmax")
-    return Network(input_layer, rows, output, device, recurrence, update, sentence)
+    return Network(input_layer, rows, output, device, recurrence, masks)
 
 
 def summed_loss(network: Network, inputs, targets):
     """Categorical cross-entropy in nats, summed over all steps of all sentences, for training.
 
-    With dropout it depends on the network's ``update`` and ``sentence`` too.
+    With dropout it depends on what the network's `masks` name, too.
 
     Parameters
     ----------

@@ -74,7 +74,8 @@ class Trainer:
         self._loss = theano.shared(np.float64(0), name="loss")
         updates = accumulate_gradients(loss, params, accumulators, count)
         updates[self._loss] = self._loss + T.cast(loss, "float64")
-        self._accumulate = device.function([x, y, model.update, model.sentence], updates=updates,
+        places = [model.masks.update, model.masks.sentence]
+        self._accumulate = device.function([x, y, *places], updates=updates,
                                            on_unused_input="ignore")
         self._rate = theano.shared(np.asarray(training.rate, theano.config.floatX), name="rate")
         updates = average_and_apply(params, accumulators,

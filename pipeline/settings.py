@@ -308,6 +308,9 @@ network = _section(
         dropout=(
             0.3, "The default corpus is small: without it the network learns the training text by "
             "heart."),
+        recurrent_dropout=(
+            0.0, "The share of the recurrent weights that an update does without, the same ones "
+            "for all its sentences."),
         recurrence=(
             "fused", "fused: the whole recurrence in one Op of C code. scan: Theano's loop, "
             "slower, the same result."),

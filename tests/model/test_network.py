@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import theano.tensor as T
 
+from model.engine.dropout_op import philox
 from model.layers import DropoutLayer, LSTMLayer
 from model.network import NetworkConfig, build_network, log_probabilities, summed_loss
 from tests.lstm_reference import forward_and_gradients
@@ -50,21 +51,25 @@ def test_loss_and_gradients_equal_the_numpy_reference(random, device, peepholes,
         np.testing.assert_allclose(gradient, want[name], rtol=1e-8, atol=1e-10, err_msg=name)
 
 
-def test_gradient_equals_finite_differences(random, device):
-    network = build_network(NetworkConfig(3, num_layers=2), VOCABULARY, device)
+@pytest.mark.parametrize("drops", [{}, {"dropout": 0.3, "recurrent_dropout": 0.4}])
+def test_gradient_equals_finite_differences(random, device, drops):
+    network = build_network(NetworkConfig(3, num_layers=2, **drops), VOCABULARY, device, seed=5)
     randomize(network, random)
     x, y = T.imatrices("xy")
     loss = summed_loss(network, x, y)
-    gradients = device.function([x, y], T.grad(loss, network.parameters))
-    value = device.function([x, y], loss)
+    places = [network.masks.update, network.masks.sentence]
+    gradients = device.function([x, y, *places], T.grad(loss, network.parameters),
+                                on_unused_input="ignore")
+    value = device.function([x, y, *places], loss, on_unused_input="ignore")
     inputs, targets = random.integers(0, VOCABULARY, (2, 2, 4)).astype("int32")
-    for param, gradient in zip(network.parameters, gradients(inputs, targets)):
+    given = inputs, targets, 7, 3
+    for param, gradient in zip(network.parameters, gradients(*given)):
         direction = random.normal(size=gradient.shape)
         before = param.get_value()
         splits = []
         for step in (1e-5, -1e-5):
             param.set_value(before + step * direction)
-            splits.append(value(inputs, targets))
+            splits.append(value(*given))
         param.set_value(before)
         np.testing.assert_allclose((splits[0] - splits[1]) / 2e-5, (gradient * direction).sum(),
                                    rtol=1e-6, err_msg=param.name)
@@ -115,10 +120,52 @@ def test_log_probabilities_sum_to_the_loss_and_ignore_dropout(random, device):
     np.testing.assert_allclose(one, values[1:2], rtol=1e-12)
 
 
+@pytest.mark.parametrize("recurrence", ["fused", "scan"])
+def test_dropped_recurrent_weights_equal_the_numpy_reference(random, device, recurrence):
+    """The reference with weights of which some are zero; the masks by numpy's own generator."""
+    rate, seed, update, units = 0.4, 5, 7, 6
+    config = NetworkConfig(units, recurrent_dropout=rate, recurrence=recurrence)
+    network = build_network(config, VOCABULARY, device, seed)
+    randomize(network, random)
+    x, y = T.imatrices("xy")
+    loss = summed_loss(network, x, y)
+    compute = device.function([x, y, network.masks.update],
+                              [loss, *T.grad(loss, network.parameters)])
+    masks = {}
+    for gate, name in enumerate(("ingate", "forgetgate", "cell", "outgate")):
+        words = philox([np.arange(-(-units // 4)), 0, np.arange(units)[:, np.newaxis],
+                        2**16 + gate], [seed, update])
+        numbers = np.stack(np.broadcast_arrays(*words), -1).reshape(units, -1)[:, :units]
+        masks[f"W_hid_to_{name}"] = (numbers < (1 - rate) * 2**32) / (1 - rate)
+    dropped = np.mean([mask == 0 for mask in masks.values()])
+    assert 0.2 < dropped < 0.6
+    inputs, targets = random.integers(0, VOCABULARY, (2, 3, 7)).astype("int32")
+    values = named_values(network)
+    got_loss, *got = compute(inputs, targets, update)
+    want_loss, want = forward_and_gradients(
+        {name: value * masks.get(name, 1) for name, value in values.items()}, inputs, targets,
+        grad_clipping=config.grad_clipping)
+    np.testing.assert_allclose(got_loss, want_loss, rtol=1e-10)
+    for param, gradient in zip(network.parameters, got):
+        name = param.name.replace("softmax.", "softmax_").replace("lstm1.", "")
+        np.testing.assert_allclose(gradient, want[name] * masks.get(name, 1), rtol=1e-8,
+                                   atol=1e-10, err_msg=name)
+    assert compute(inputs, targets, update + 1)[0] != got_loss
+
+
+def test_log_probabilities_ignore_dropped_recurrent_weights(random, device):
+    network = build_network(NetworkConfig(4, recurrent_dropout=0.5), VOCABULARY, device)
+    x, y = T.imatrices("xy")
+    compute = device.function([x, y], log_probabilities(network, x, y))
+    inputs, targets = random.integers(0, VOCABULARY, (2, 3, 5)).astype("int32")
+    want, _ = forward_and_gradients(named_values(network), inputs, targets)
+    np.testing.assert_allclose(-compute(inputs, targets).sum(), want, rtol=1e-10)
+
+
 def test_dropout_acts_in_training_and_on_each_layer(random, device):
     network = build_network(NetworkConfig(8, num_layers=2, dropout=0.5), VOCABULARY, device, seed=3)
     x, y = T.imatrices("xy")
-    compute = device.function([x, y, network.update, network.sentence],
+    compute = device.function([x, y, network.masks.update, network.masks.sentence],
                               summed_loss(network, x, y))
     inputs, targets = random.integers(0, VOCABULARY, (2, 3, 5)).astype("int32")
     losses = [float(compute(inputs, targets, *place)) for place in ((0, 0), (1, 0), (0, 1))]

@@ -11,6 +11,7 @@ import theano
 import theano.tensor as T
 from lasagne.updates import adagrad, sgd, total_norm_constraint
 
+from model.engine import dropout
 from model.network import NetworkConfig, build_network, summed_loss
 from model.updater import (
     accumulate_gradients,
@@ -22,6 +23,7 @@ from model.updater import (
 
 VOCABULARY = 9
 RATE = 0.005
+SEED = 3
 
 pytestmark = pytest.mark.usefixtures("float64")
 
@@ -29,19 +31,21 @@ pytestmark = pytest.mark.usefixtures("float64")
 class Setup:
     """A tiny network, its two functions, and a way to start again from the same parameters."""
 
-    def __init__(self, recurrence, device):
+    def __init__(self, recurrence, device, recurrent_dropout=0.0):
         self.device = device
         # Without peepholes, with which Lasagne's own layer computes something else.
         self.network = build_network(
-            NetworkConfig(4, peepholes=False, recurrence=recurrence), VOCABULARY, device)
+            NetworkConfig(4, peepholes=False, recurrence=recurrence,
+                          recurrent_dropout=recurrent_dropout), VOCABULARY, device, SEED)
         self.params = self.network.parameters
         self.initial = [p.get_value() for p in self.params]
         x, y = T.imatrices("xy")
         loss = summed_loss(self.network, x, y)
-        self.gradients = device.function([x, y], T.grad(loss, self.params))
+        if not recurrent_dropout:
+            self.gradients = device.function([x, y], T.grad(loss, self.params))
         self.accumulators = create_accumulators(self.params)
         self.accumulate = device.function(
-            [x, y], loss,
+            [x, y, self.network.masks.update], loss, on_unused_input="ignore",
             updates=accumulate_gradients(loss, self.params, self.accumulators, x.shape[0]))
         updates = average_and_apply(self.params, self.accumulators, adagrad, learning_rate=RATE)
         self.adagrad_sums = update_state(updates, self.params, self.accumulators)
@@ -85,9 +89,9 @@ def windows(random):
 
 def run(setup, windows):
     setup.reset()
-    for window in windows:
+    for update, window in enumerate(windows):
         for inputs, targets in window:
-            setup.accumulate(inputs, targets)
+            setup.accumulate(inputs, targets, update)
         assert setup.device.value(setup.accumulators.count) == sum(len(x) for x, _ in window)
         setup.apply()
         assert setup.device.value(setup.accumulators.count) == 0
@@ -130,6 +134,26 @@ def test_equals_reducing_pairs_and_dividing_by_a_varying_count(setup, windows):
 
 def test_equals_one_big_masked_batch(setup, windows):
     """Lasagne's own layer and mask on ragged sentences, one gradient for the whole window."""
+    nothing_dropped = np.ones((len(windows), 4, 4, 4))
+    assert_equal(run(setup, windows), one_masked_batch_each(setup, windows, nothing_dropped))
+
+
+def test_dropped_recurrent_weights_are_the_same_ones_in_one_big_masked_batch(device, windows):
+    """As above, with weights that are multiplied by the masks of the update."""
+    rate = 0.4
+    setup = Setup("fused", device, rate)
+    masks = [[dropout(T.ones((1, 4, 4)), np.int64(update), np.int64(0), rate=rate, seed=SEED,
+                      stream=2**16 + gate).eval()[0] for gate in range(4)]
+             for update in range(len(windows))]
+    assert len({mask.tobytes() for of_update in masks for mask in of_update}) > 8
+    assert_equal(run(setup, windows), one_masked_batch_each(setup, windows, masks))
+
+
+def one_masked_batch_each(setup, windows, masks):
+    """Parameters and AdaGrad sums after an update by each window, as one padded batch.
+
+    `masks` has for each window what the recurrent weights of each gate are multiplied by.
+    """
     one_hot, mask, y = T.tensor3("one_hot"), T.matrix("mask"), T.imatrix("y")
     input_layer = lasagne.layers.InputLayer((None, None, VOCABULARY), one_hot)
     mask_layer = lasagne.layers.InputLayer((None, None), mask)
@@ -142,30 +166,33 @@ def test_equals_one_big_masked_batch(setup, windows):
         lasagne.layers.get_output(output), y.flatten())
     loss = (losses * mask.flatten()).sum() / mask.shape[0]
     params = lasagne.layers.get_all_params(output, trainable=True)
+    recurrent = [p for p in params if "W_hid_to_" in p.name]
+    of_update = T.dmatrices(len(recurrent))
+    loss = theano.clone(loss, {p: p * given for p, given in zip(recurrent, of_update)})
     assert [p.name.split(".")[-1] for p in params] == [
         p.name.split(".")[-1] for p in setup.params]
     updates = adagrad(loss, params, learning_rate=RATE)
-    step = setup.device.function([one_hot, mask, y], updates=updates)
+    step = setup.device.function([one_hot, mask, y, *of_update], updates=updates)
     for param, value in zip(params, setup.initial):
         param.set_value(value)
-    for window in windows:
+    for window, of_window in zip(windows, masks, strict=True):
         longest = max(x.shape[1] for x, _ in window)
-        padded, targets, masks = [], [], []
+        padded, targets, present = [], [], []
         for x, y_values in window:
             pad = ((0, 0), (0, longest - x.shape[1]))
             padded.append(np.pad(x, pad))
             targets.append(np.pad(y_values, pad))
-            masks.append(np.pad(np.ones(x.shape), pad))
-        step(np.eye(VOCABULARY)[np.concatenate(padded)], np.concatenate(masks),
-             np.concatenate(targets))
+            present.append(np.pad(np.ones(x.shape), pad))
+        step(np.eye(VOCABULARY)[np.concatenate(padded)], np.concatenate(present),
+             np.concatenate(targets), *of_window)
     state = [v for v in updates if v not in params]
-    assert_equal(run(setup, windows), setup.values([*params, *state]))
+    return setup.values([*params, *state])
 
 
 def test_the_accumulators_hold_the_summed_gradient(setup, windows):
     setup.reset()
     for inputs, targets in windows[0]:
-        setup.accumulate(inputs, targets)
+        setup.accumulate(inputs, targets, 0)
     sums = [np.sum(g, axis=0) for g in zip(*(setup.gradients(x, y) for x, y in windows[0]))]
     assert_equal(setup.values(setup.accumulators.gradients), sums)
     setup.apply()
@@ -181,7 +208,7 @@ def test_the_seed_networks_one_hot_input_gives_the_same_sums(setup, windows):
         updates=accumulate_gradients(loss, setup.params, accumulators, one_hot.shape[0]))
     for inputs, targets in windows[0]:
         a = accumulate(np.eye(VOCABULARY)[inputs], targets)
-        b = setup.accumulate(inputs, targets)
+        b = setup.accumulate(inputs, targets, 0)
         np.testing.assert_allclose(a, b, rtol=1e-12)
     assert_equal(setup.values(accumulators.gradients),
                  setup.values(setup.accumulators.gradients))

@@ -103,6 +103,18 @@ def test_a_profile_holds_settings_that_there_are(profile):
             assert settings.values(getattr(settings, section))[name] == value
 
 
+def test_the_reference_is_the_seed_network_and_nothing_that_was_found_since():
+    settings.load("reference")
+    network, training = (settings.values(section)
+                         for section in (settings.network, settings.training))
+    assert network == {"num_units": 4096, "num_layers": 1, "grad_clipping": 5, "peepholes": True,
+                       "learn_init": False, "dropout": 0, "recurrent_dropout": 0,
+                       "recurrence": "fused"}
+    wanted = {"optimiser": "adagrad", "rate": 0.005, "window": 1024, "denominator": "sentences",
+              "max_norm": 0, "cooldown": 0}
+    assert {name: training[name] for name in wanted} == wanted
+
+
 def test_a_file_goes_before_luigi_cfg_and_a_profile_before_both(file):
     file("[network]\nnum_units = 3\n[training]\nseed = 5\n")
     settings.load()
