@@ -12,7 +12,7 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -22,10 +22,8 @@ from benchmarks.breakdown import break_down
 from benchmarks.card import find_card, time_card
 from benchmarks.checkpoints import time_checkpoints
 from benchmarks.comparison import compare, compile_times
-from benchmarks.corpora import time_corpora
 from benchmarks.extent import FULL, QUICK, THREADS, Extent
 from benchmarks.growth import grow
-from benchmarks.looks import time_looks
 from benchmarks.machine import conditions, machine
 from benchmarks.preparation import time_files, time_preparation
 from benchmarks.processes import time_processes
@@ -77,6 +75,19 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
+# These take the job's packages, which a machine with a card need not have.
+def _time_looks(counts: Sequence[int], scratch: Path) -> dict:
+    from benchmarks.looks import time_looks
+
+    return time_looks(counts, scratch, _say)
+
+
+def _time_corpora(counts: Sequence[int], scratch: Path) -> dict:
+    from benchmarks.corpora import time_corpora
+
+    return time_corpora(counts, scratch, _say)
+
+
 def _measure(options: argparse.Namespace, folder: Path) -> None:
     extent = QUICK if options.quick else FULL
     corpus = options.corpus.resolve() if options.corpus else None
@@ -91,8 +102,8 @@ def _measure(options: argparse.Namespace, folder: Path) -> None:
         "preparation": lambda: time_preparation(corpus, max(extent.corpora), extent.preparations,
                                                 scratch, _say),
         "files": lambda: time_files(extent.files, scratch, _say),
-        "looks": lambda: time_looks(extent.parts, scratch, _say),
-        "corpora": lambda: time_corpora(options.sentences or extent.large_corpora, scratch, _say),
+        "looks": lambda: _time_looks(extent.parts, scratch),
+        "corpora": lambda: _time_corpora(options.sentences or extent.large_corpora, scratch),
         "apply": lambda: time_apply(extent, _say),
         "vocabularies": lambda: time_vocabularies(extent, scratch, _say),
         "checkpoints": lambda: time_checkpoints(extent.large_units, extent.vocabulary,

@@ -225,7 +225,7 @@ def results(work):
     """
     found = {}
     for stage in ("corpus", "parts", "tokens", "vocabulary", "shards", "baseline"):
-        for path in (work / stage).glob("*"):
+        for path in (work / stage).glob("[!.]*"):  # no temporaries of who was killed
             found[f"{stage}/{path.name}"] = path.read_bytes()
     for folder in (work / "models").glob("*"):
         for name in ("model.h5", "best.h5", "last.h5"):

@@ -42,6 +42,7 @@ def _finite(value: object) -> object:
 
 
 # The project's name marks what may be swept: others name their temporary files alike.
+_LONGEST_NAME = 255  # bytes, on the file systems that there are
 _TEMPORARY = re.compile(r"\..+\.([A-Za-z0-9-]+)\.(\d+)\.lstm-batch-pipeline\.tmp$")
 # Longer than any program takes between two writes to a file. Of another host's processes nothing
 # else can be known.
@@ -83,7 +84,10 @@ class _Beginning(io.RawIOBase):
 
 def temporary_beside(path: Path) -> Path:
     """The name of a file of this process alone, among all hosts: `sweep_temporaries` knows it."""
-    return path.parent / f".{path.name}.{host_name()}.{os.getpid()}.lstm-batch-pipeline.tmp"
+    end = f".{host_name()}.{os.getpid()}.lstm-batch-pipeline.tmp"
+    # Both have to be no longer than a name may be.
+    begin = os.fsencode(path.name)[:_LONGEST_NAME - len(end) - 1].decode(errors="ignore")
+    return path.parent / f".{begin}{end}"
 
 
 def look_anew(folder: Path, base: Path) -> None:

@@ -432,8 +432,8 @@ def test_of_the_baseline_the_newest_alone_is_kept_and_none_where_none_is_wanted(
 def test_the_current_model_keeps_its_n_grams_until_another_takes_its_place(job, monkeypatch):
     end, figure = tasks.ConcludeRun, 2.0
 
-    def evaluated(command, content, job_file, say):
-        result = pretend(command, content, job_file, say)
+    def evaluated(command, content, job_file, say, launch=None):
+        result = pretend(command, content, job_file, say, launch)
         if command == "evaluate":
             output = Path(content["output"])
             details = json.loads(output.read_text())

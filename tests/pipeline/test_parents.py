@@ -158,8 +158,8 @@ def test_a_resume_keeps_its_parent(job, monkeypatch):
     first, _ = night(job)
     edit(job, "word05 word06 word07")
 
-    def stopped(command, content, job_file, say):
-        pretend(command, content, job_file, say)
+    def stopped(command, content, job_file, say, launch=None):
+        pretend(command, content, job_file, say, launch)
         os.rename(os.path.join(content["folder"], "model.h5"),
                   os.path.join(content["folder"], "last.h5"))
         raise UserError("stopped")

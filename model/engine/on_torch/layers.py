@@ -155,14 +155,13 @@ def _lstm_weights_gradient(node, context):
 
 
 def _softmax(context, hidden, W, b, targets):
-    """For a block of rows after another: where it is, the losses, and what makes d_logits."""
+    """For a block of rows after another: losses, and what makes d_logits."""
     _check_indices(targets, W.shape[1], "targets")
-    block = max(1, LOGITS // W.shape[1])
-    for start in range(0, len(hidden), block):
-        rows = slice(start, start + block)
-        logits = context.product(hidden[rows], W).add_(b)
+    block = _block(W)
+    for some, its_targets in zip(hidden.split(block), targets.split(block)):
+        logits = context.product(some, W).add_(b)
         normaliser = logits.logsumexp(dim=1, keepdim=True)
-        column = targets[rows].to(torch.int64).unsqueeze(1)
+        column = its_targets.to(torch.int64).unsqueeze(1)
         losses = (normaliser - logits.gather(1, column)).squeeze(1)
 
         def gradient(logits=logits, normaliser=normaliser, column=column):
@@ -170,13 +169,18 @@ def _softmax(context, hidden, W, b, targets):
             return d_logits.scatter_add_(
                 1, column, d_logits.new_full((1, 1), -1).expand(column.shape))
 
-        yield rows, losses, gradient
+        yield losses, gradient
+
+
+def _block(W):
+    """So many rows have their logits at a time."""
+    return max(1, LOGITS // W.shape[1])
 
 
 @operation(SoftmaxCrossEntropy)
 def _softmax_crossentropy(node, context):
     def run(*given):
-        losses = [losses for _, losses, _ in _softmax(context, *given)]
+        losses = [losses for losses, _ in _softmax(context, *given)]
         return [torch.cat(losses) if losses else given[0].new_empty(0)]
 
     return run
@@ -186,15 +190,15 @@ def _softmax_crossentropy(node, context):
 def _softmax_gradients(node, context):
     def run(*given):
         (d_W, d_b), (W, b, hidden, targets, d_losses) = _accumulators(node, given)
-        losses, d_hidden = torch.empty_like(d_losses), torch.empty_like(hidden)
-        transposed = W.T
-        for rows, some, gradient in _softmax(context, hidden, W, b, targets):
-            d_logits = gradient().mul_(d_losses[rows].unsqueeze(1))
-            losses[rows] = some
-            d_hidden[rows] = context.product(d_logits, transposed)
-            context.add_product(d_W, context.operand(hidden[rows].T), context.operand(d_logits))
+        transposed, of_all = W.T, []
+        for (losses, gradient), its_hidden, its_d_losses in zip(
+                _softmax(context, hidden, W, b, targets), hidden.split(_block(W)),
+                d_losses.split(_block(W))):
+            d_logits = gradient().mul_(its_d_losses.unsqueeze(1))
+            of_all.append((context.product(d_logits, transposed), losses))
+            context.add_product(d_W, context.operand(its_hidden.T), context.operand(d_logits))
             d_b.add_(d_logits.sum(0))
-        return [d_W, d_b, d_hidden, losses]
+        return [d_W, d_b, *(map(torch.cat, zip(*of_all)))]
 
     return run
 

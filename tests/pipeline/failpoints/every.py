@@ -148,7 +148,7 @@ def report(folder):
     def sketch(self, name, xlabel, ylabel, into):
         yield mock.MagicMock()
         figure = mock.Mock(savefig=lambda buffer, **_: buffer.write(f"<svg>{name}</svg>"))
-        into[name] = self._save(figure, name)
+        into[name] = self._save(figure, name, name)
 
     plots.Plots._axes = sketch
 
