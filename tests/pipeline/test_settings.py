@@ -125,20 +125,20 @@ def test_a_file_goes_before_luigi_cfg_and_a_profile_before_both(file):
 
 
 def test_what_the_command_is_given_goes_before_all_files(file):
-    file("[network]\nnum_units = 3\n[training]\nrate = 0.5\n")
+    file("[network]\nnum_units = 3\n[training]\ncooldown = 0.5\n")
     settings.load("million", ["network.num_units=7 training.max-epochs = 9",
                               "corpus.path=two words.txt  vocabulary.size=all"])
     assert settings.values(settings.network)["num_units"] == 7
-    assert settings.values(settings.training)["rate"] == 0.5
+    assert settings.values(settings.training)["cooldown"] == 0.5
     assert settings.values(settings.training)["max_epochs"] == 9
     assert settings.values(settings.corpus)["path"] == "two words.txt"
     assert settings.values(settings.vocabulary)["size"] == "all"
-    assert settings.differing() == {"training.rate": 0.5, "network.num_units": 7,
+    assert settings.differing() == {"training.cooldown": 0.5, "network.num_units": 7,
                                     "training.max_epochs": 9, "corpus.path": "two words.txt",
                                     "vocabulary.size": "all"}
     assert settings.place("network", "num_units") == "--set network.num_units=7"
-    assert settings.place("training", "window").endswith("million.cfg, line 10")
-    assert settings.place("training", "rate").endswith("mine.cfg, line 4")
+    assert settings.place("training", "window").endswith("million.cfg, line 14")
+    assert settings.place("training", "cooldown").endswith("mine.cfg, line 4")
 
 
 @pytest.mark.parametrize("given, message", [
