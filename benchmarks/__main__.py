@@ -22,11 +22,10 @@ from benchmarks.breakdown import break_down
 from benchmarks.card import find_card, time_card
 from benchmarks.checkpoints import time_checkpoints
 from benchmarks.comparison import compare, compile_times
-from benchmarks.extent import FULL, QUICK, THREADS, Extent
+from benchmarks.extent import FULL, QUICK, THREADS, Extent, ProcessesExtent
 from benchmarks.growth import grow
 from benchmarks.machine import conditions, machine
 from benchmarks.preparation import time_files, time_preparation
-from benchmarks.processes import time_processes
 from benchmarks.vocabularies import time_vocabularies
 from model.configuration import AMOUNT, DEVICE
 from model.system.errors import UserError
@@ -82,6 +81,12 @@ def _time_looks(counts: Sequence[int], scratch: Path) -> dict:
     return time_looks(counts, scratch, _say)
 
 
+def _time_processes(extent: ProcessesExtent) -> dict:
+    from benchmarks.processes import time_processes
+
+    return time_processes(extent, _say)
+
+
 def _time_corpora(counts: Sequence[int], scratch: Path) -> dict:
     from benchmarks.corpora import time_corpora
 
@@ -108,7 +113,7 @@ def _measure(options: argparse.Namespace, folder: Path) -> None:
         "vocabularies": lambda: time_vocabularies(extent, scratch, _say),
         "checkpoints": lambda: time_checkpoints(extent.large_units, extent.vocabulary,
                                                 scratch, _say),
-        "processes": lambda: time_processes(extent.processes, _say),
+        "processes": lambda: _time_processes(extent.processes),
     }
     here = machine()
     print(f"{tables.machine_table(here)}\n{THREADS} threads; load average "

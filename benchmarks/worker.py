@@ -189,7 +189,8 @@ def time_parts(job: dict) -> None:
 
     native.call = timed_call
     shape = Shape(**job["shape"])
-    trainer, config = _trainer(shape.vocabulary, num_units=shape.units, dropout=0.0)
+    trainer, config = _trainer(shape.vocabulary, num_units=shape.units, dropout=0.0,
+                               recurrent_dropout=0.0)
     inputs, targets = micro_batch(shape)
     trainer.accumulate(inputs, targets, update=0, sentence=0)
     trainer.apply(config.rate)
@@ -215,7 +216,8 @@ def time_update(job: dict) -> None:
     shape = Shape(**job["shape"])
     trainer, config = _trainer(
         shape.vocabulary, {"optimiser": job["optimiser"], "max_norm": job["max_norm"]},
-        num_units=shape.units, dropout=0.0)
+        num_units=shape.units, dropout=0.0,
+        recurrent_dropout=0.0)
     inputs, targets = micro_batch(shape)
     _say({})
     for line in sys.stdin:
@@ -236,7 +238,8 @@ def time_training(job: dict) -> None:
 
     vocabulary = Path(job["vocabulary"])
     trainer, config = _trainer(len(read_vocabulary(vocabulary)), SETTINGS,
-                               num_units=job["units"], dropout=0.0)
+                               num_units=job["units"], dropout=0.0,
+                               recurrent_dropout=0.0)
     turns = TrainingTurns(trainer, config, job["units"], vocabulary,
                           [Path(path) for path in job["shards"]])
     turns.turn()

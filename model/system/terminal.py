@@ -63,4 +63,5 @@ def guard_output(*, needed: bool) -> None:
         raw = kind(stream.fileno(), "w", closefd=False)
         setattr(sys, name, _Printable(
             io.BufferedWriter(raw), encoding="utf-8", errors="backslashreplace",
-            line_buffering=stream.line_buffering))
+            # What was not buffered at all (PYTHONUNBUFFERED) has each line written at once, too.
+            line_buffering=stream.line_buffering or stream.write_through))
