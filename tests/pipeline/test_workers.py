@@ -181,9 +181,8 @@ def test_the_run_and_its_helpers_go_on_when_the_scheduler_restarts(alone, shared
 
     with helping(shared) as helper:
         wait_until(lambda: "helping" in helper.told())
-        output = whole_run(shared, while_it_runs=restart)
+        whole_run(shared, while_it_runs=restart)
         assert helper.poll() is None
-    assert f"{url(shared)} does not answer; asking again" in output
     assert results(shared.work) == alone[1]
 
 
