@@ -26,7 +26,7 @@ LEFT_OUT = {
 # What may stand behind the three marks, beside sh.
 LANGUAGES = {"", "console", "ini", "json", "python", "text"}
 
-_NUMBER = re.compile(r"\d[\d,]*(\.\d+)?(e[+-]?\d+)?")
+_NUMBER = re.compile(r"[-+]?\d[\d,]*(\.\d+)?(e[+-]?\d+)?")
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ def blocks(path: Path, name: str) -> Iterator[Block]:
 
 def form(line: str) -> str:
     """A line without what may differ from machine to machine: its numbers and its blanks."""
-    return " ".join(_NUMBER.sub("0", line).replace("-0", "0").split())
+    return " ".join(_NUMBER.sub("0", line).split())
 
 
 def first_missing(printed: str, output: str) -> str | None:
