@@ -48,7 +48,8 @@ def test_what_is_named_exists(name):
 
 
 def test_forms():
-    assert form("perplexity   22.12     20.52") == form("perplexity -1,019.1 +3") == "perplexity 0 0"
+    assert form("perplexity   22.12     20.52") == "perplexity 0 0"
+    assert form("perplexity -1,019.1 +3") == "perplexity 0 0"
     assert first_missing("a 1\n...\nc 2", "x\na 5\nb\nc 7\n") is None
     assert first_missing("a 1\nc 2", "c 7\na 5\n") == "c 2"
 
