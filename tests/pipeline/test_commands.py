@@ -199,13 +199,9 @@ def test_an_unchanged_run_does_nothing(finished):
 def test_why_names_what_differs_and_runs_nothing(finished):
     job, _ = finished
     before = results(job.work)
-    job.set("training", rate=0.002)
-    try:
-        code, output = job.run("why")
-    finally:
-        job.set("training", rate=0.004)
+    code, output = job.run("why", "--set", "training.rate=0.002")
     assert code == 0
-    assert output.splitlines()[0] == "TrainModel: training: rate is 0.002, was 0.004"
+    assert output.splitlines()[0] == "TrainModel: training: rate is 0.002, was 0.012"
     assert results(job.work) == before
 
 

@@ -145,7 +145,7 @@ def report(folder):
 
     # Drawing takes longer than all else; the files are written as ever.
     @contextlib.contextmanager
-    def sketch(self, name, xlabel, ylabel, into):
+    def sketch(self, name, xlabel, ylabel, into, _size=None):
         yield mock.MagicMock()
         figure = mock.Mock(savefig=lambda buffer, **_: buffer.write(f"<svg>{name}</svg>"))
         into[name] = self._save(figure, name, name)
