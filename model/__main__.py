@@ -369,6 +369,7 @@ def evaluate_command(options: argparse.Namespace) -> None:
     from model.kneser_ney import KneserNey
     from model.network import compile_log_probabilities, compile_next_word
     from model.sampling import sample
+    from model.score_file import ScoreFile
 
     content = json.loads(options.job.read_text())
     checkpoint = read_checkpoint(content["model"])
@@ -380,7 +381,7 @@ def evaluate_command(options: argparse.Namespace) -> None:
     readers = {name: ShardReader([Path(p) for p in paths], vocabulary.digest)
                for name, paths in content["sets"].items()}
     result: dict = {"sets": {}, "mixture": None}
-    of_network: dict[str, list[np.ndarray]] = {name: [] for name in readers}
+    of_network = {name: ScoreFile(options.job.parent) for name in readers}
     figure, others = headline(vocabulary), {}
     on_test: dict[str, Evaluation] = {}
     for number, (name, reader) in enumerate(readers.items()):
@@ -388,8 +389,9 @@ def evaluate_command(options: argparse.Namespace) -> None:
             report(_SHARE_OF_SCORING * (before + share) / len(readers), f"scoring {name}")
 
         def score(inputs: np.ndarray, targets: np.ndarray, name: str = name) -> np.ndarray:
-            of_network[name].append(log_probabilities(inputs, targets))
-            return of_network[name][-1]
+            scores = log_probabilities(inputs, targets)
+            of_network[name].append(scores)
+            return scores
 
         evaluation = evaluate(score, reader, vocabulary, on_progress=progress)
         if not math.isfinite(evaluation.totals.figures()["perplexity"]):
@@ -409,7 +411,7 @@ def evaluate_command(options: argparse.Namespace) -> None:
     if content["ngrams"]:
         report(_SHARE_OF_ALL_BUT_NGRAMS, "scoring with the n-gram model", at_once=True)
         found, of_ngrams = kneser_ney(KneserNey(content["ngrams"], vocabulary), of_network,
-                                      readers, vocabulary)
+                                      readers, vocabulary, options.job.parent)
         result["baselines"] |= found["baselines"]
         result["mixture"] = found["mixture"]
         on_test[found["mixture"]["baseline"]] = of_ngrams["test"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from model.data.vocabulary import Vocabulary
 from model.evaluation import Evaluation, batches, evaluate, headline
 from model.kneser_ney import KneserNey
 from model.mixture import best_weight, mix
+from model.score_file import ScoreFile
 
 _SMOOTHING = [10.0**exponent for exponent in range(-4, 2)]
 
@@ -125,9 +126,9 @@ def baselines(bigrams: Bigrams, valid: ShardReader, sets: dict[str, ShardReader]
     return result
 
 
-def kneser_ney(model: KneserNey, of_network: dict[str, list[np.ndarray]],
-               sets: dict[str, ShardReader],
-               vocabulary: Vocabulary) -> tuple[dict, dict[str, Evaluation]]:
+def kneser_ney(model: KneserNey, of_network: Mapping[str, Iterable[np.ndarray]],
+               sets: dict[str, ShardReader], vocabulary: Vocabulary,
+               folder: Path) -> tuple[dict, dict[str, Evaluation]]:
     """Perplexities of an n-gram model, and of its interpolation with the network.
 
     The weight of the interpolation is the best one on the validation set.
@@ -136,11 +137,13 @@ def kneser_ney(model: KneserNey, of_network: dict[str, list[np.ndarray]],
     ----------
     model : KneserNey
     of_network : dict
-        By set, the network's scores of each of the set's `batches`: natural logarithms of the
-        targets' probabilities, (sentences, steps).
+        By set, the network's scores of each of the set's `batches`, as often as they are iterated:
+        natural logarithms of the targets' probabilities, (sentences, steps).
     sets : dict
         The sets to score, by name, ``valid`` among them.
     vocabulary : Vocabulary
+    folder : path
+        On whose disk the n-gram model's scores are kept meanwhile.
 
     Returns
     -------
@@ -152,21 +155,28 @@ def kneser_ney(model: KneserNey, of_network: dict[str, list[np.ndarray]],
         By set, all that is known of the n-gram model.
     """
     name, figure = f"kneser_ney_{model.order}", headline(vocabulary)
-    of_ngrams = {key: list(model.score(batches(reader))) for key, reader in sets.items()}
+    of_ngrams = {key: ScoreFile(folder) for key in sets}
+    for key, reader in sets.items():
+        for scores in model.score(batches(reader)):
+            of_ngrams[key].append(scores)
 
-    def evaluation(key: str, scores: list[np.ndarray]) -> Evaluation:
+    def counted() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        for first, second, (_, targets) in zip(of_network["valid"], of_ngrams["valid"],
+                                               batches(sets["valid"])):
+            counts = (targets != vocabulary.unknown) | (figure == "perplexity")
+            yield first[counts], second[counts]
+
+    weight = best_weight(counted)
+
+    def evaluation(key: str, scores: Iterable[np.ndarray]) -> Evaluation:
         # They are asked for in the order of the batches.
         waiting = iter(scores)
         return evaluate(lambda inputs, targets: next(waiting), sets[key], vocabulary)
 
-    targets = np.concatenate([targets.ravel() for _, targets in batches(sets["valid"])])
-    counted = (targets != vocabulary.unknown) | (figure == "perplexity")
-    weight = best_weight(*(np.concatenate([scores.ravel() for scores in each["valid"]])[counted]
-                           for each in (of_network, of_ngrams)))
-    mixed = {key: [mix(*pair, weight) for pair in zip(of_network[key], of_ngrams[key])]
-             for key in sets}
     alone = {key: evaluation(key, of_ngrams[key]) for key in sets}
-    together = {key: evaluation(key, mixed[key]) for key in sets}
+    together = {key: evaluation(key, (
+        mix(first, second, weight) for first, second in zip(of_network[key], of_ngrams[key])))
+        for key in sets}
     return {
         "baselines": {name: {key: alone[key].totals.figures()[figure] for key in sets}},
         "mixture": {"baseline": name, "order": model.order, "network_weight": weight,

@@ -218,7 +218,8 @@ def _ngrams(job: MeasurementJob, reader: ShardReader) -> dict:
         started += counting
         # Of the network's own scores the time does not depend.
         guessed = [np.full(inputs.shape, -1.0) for inputs, _ in batches(reader)]
-        kneser_ney(KneserNey(path, vocabulary), {"valid": guessed}, readers, vocabulary)
+        kneser_ney(KneserNey(path, vocabulary), {"valid": guessed}, readers, vocabulary,
+                   job.folder)
     return found | {"ngram_scored_token": (time.monotonic() - started) / scored}
 
 

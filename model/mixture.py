@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
+
 import numpy as np
 import scipy.optimize
 
@@ -24,7 +26,7 @@ def mix(first: np.ndarray, second: np.ndarray, weight: float) -> np.ndarray:
     return np.logaddexp(np.log(weight) + first.astype("float64"), np.log1p(-weight) + second)
 
 
-def best_weight(first: np.ndarray, second: np.ndarray) -> float:
+def best_weight(scores: Callable[[], Iterable[tuple[np.ndarray, np.ndarray]]]) -> float:
     """The weight of the first model with which the mixture's perplexity is lowest.
 
     Its logarithm is a convex function of the weight, so there is one lowest value. See Jelinek and
@@ -32,14 +34,20 @@ def best_weight(first: np.ndarray, second: np.ndarray) -> float:
 
     Parameters
     ----------
-    first, second : float arrays (tokens,)
-        As for `mix`, on text that neither model was trained on.
+    scores : function
+        Gives, each time it is called, all pairs of arrays as for `mix`, of one text that neither
+        model was trained on: one pair at a time is in memory.
 
     Returns
     -------
     float
         Above 0 and below 1.
     """
-    found = scipy.optimize.minimize_scalar(
-        lambda weight: -mix(first, second, weight).mean(), bounds=(0, 1), method="bounded")
-    return float(found.x)
+    def loss(weight: float) -> float:
+        total, tokens = 0.0, 0
+        for first, second in scores():
+            total -= mix(first, second, weight).sum()
+            tokens += first.size
+        return total / tokens
+
+    return float(scipy.optimize.minimize_scalar(loss, bounds=(0, 1), method="bounded").x)

@@ -192,7 +192,7 @@ def compared(corpus, tmp_path):
         scores = {name: [np.concatenate([found.ravel() for found in each]) for each in (
             of_network[name], list(ngrams.score(batches(reader))),
             [targets for _, targets in batches(reader)])] for name, reader in sets.items()}
-        return kneser_ney(ngrams, of_network, sets, vocabulary)[0], scores
+        return kneser_ney(ngrams, of_network, sets, vocabulary, tmp_path)[0], scores
 
     return compare
 
