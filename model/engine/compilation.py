@@ -21,6 +21,7 @@ import subprocess
 import sys
 import tempfile
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 from model.engine.blas import load_openblas
@@ -28,6 +29,7 @@ from model.system import environment
 from model.system.errors import UserError
 from model.system.files import publish
 from model.system.folders import check_owner, check_programs
+from model.system.locks import holding
 
 # The BLAS routines that Theano's generated code calls.
 _BLAS_ROUTINES = ("gemm", "gemv", "ger", "dot", "axpy", "scal", "copy", "swap", "nrm2", "asum")
@@ -86,6 +88,31 @@ def configure() -> None:
     given = os.environ.get("THEANO_FLAGS", "") if environment.is_kept() else ""
     os.environ["THEANO_FLAGS"] = ",".join(filter(None, [*settings, given]))
     os.environ["THEANORC"] = os.devnull
+
+
+@contextlib.contextmanager
+def compiling() -> Iterator[None]:
+    """Hold the lock of the compile cache; wait while another process holds it."""
+    try:
+        with holding(_cache() / ".locked-by", lambda holder: None):
+            yield
+    except OSError as error:
+        raise CannotCompile(error) from error
+
+
+def lock_compile_cache() -> None:
+    """Let Theano take the lock of `compiling` in place of its own.
+
+    That one does not hold where a killed process has left it: of those that find it, each takes it
+    away, and the second takes that of the first. So do two hosts, or containers, of one name.
+    """
+    from theano.gof import compilelock
+
+    held = contextlib.ExitStack()
+    # Theano counts how often it has taken the lock, and calls these for the first and the last.
+    compilelock.lock = lambda lock_dir, **_: held.enter_context(compiling())
+    compilelock.Unlocker.unlock = lambda self, force=False: held.close()
+    compilelock.refresh_lock = lambda lock_file: None
 
 
 def precompile_headers() -> None:

@@ -19,8 +19,10 @@ from collections.abc import Iterator
 
 from model.engine.compilation import (
     CannotCompile,
+    compiling,
     configure,
     explain_failures,
+    lock_compile_cache,
     precompile_headers,
 )
 
@@ -107,14 +109,15 @@ def _import() -> None:
         _remedy_numpy()
         configure()
         try:
-            with contextlib.redirect_stdout(io.StringIO()), _without_mpi():
+            with compiling(), contextlib.redirect_stdout(io.StringIO()), _without_mpi():
                 import theano  # noqa: F401
-        except ImportError:
+        except (ImportError, CannotCompile):
             raise
         except Exception as error:  # it compiles some code of its own
             raise CannotCompile(error) from error
 
         _remedy_lasagne()
+        lock_compile_cache()
         precompile_headers()
         explain_failures()
         import lasagne  # noqa: F401

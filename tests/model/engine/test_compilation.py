@@ -46,6 +46,26 @@ def test_headers_are_compiled_once_and_a_damaged_result_does_no_harm(tmp_path):
     assert not compiled.exists()  # GCC had tried to read it
 
 
+def test_many_processes_share_what_a_killed_one_has_left(tmp_path):
+    """Each compiles all modules; Theano's own lock let one remove another's, or its module."""
+    environment = {**os.environ, "PIPELINE_WORK": str(tmp_path), "THEANO_FLAGS": ""}
+    killed = ("import os, signal, model.engine; from theano.gof import compilelock;"
+              "compilelock.get_lock(); os.kill(os.getpid(), signal.SIGKILL)")
+    assert subprocess.run([sys.executable, "-c", killed], env=environment).returncode == -9
+    lock = tmp_path / "theano" / ".locked-by"
+    assert lock.exists()
+    code = ("import model.engine, theano, theano.tensor as T; x = T.vector();"
+            "print(*(theano.function([x], y)([1, 2, 3]).tolist()"
+            "        for y in (x + 1, x * x, x.sum())))")
+    processes = [subprocess.Popen([sys.executable, "-c", code], env=environment, text=True,
+                                  stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+                 for _ in range(4)]
+    for each in processes:
+        output, error = each.communicate()
+        assert output == "[2.0, 3.0, 4.0] [1.0, 4.0, 9.0] 6.0\n" and not error
+    assert not lock.exists()
+
+
 # The disk is full while Theano itself is compiled, a module is linked, a key is written.
 @pytest.mark.parametrize("size", [4, 60, 160, 240, 500])
 def test_a_full_disk_while_compiling_is_one_clear_error(full_disk, size):
