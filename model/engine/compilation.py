@@ -107,12 +107,34 @@ def lock_compile_cache() -> None:
     away, and the second takes that of the first. So do two hosts, or containers, of one name.
     """
     from theano.gof import compilelock
+    from theano.gof.cmodule import ModuleCache
 
     held = contextlib.ExitStack()
     # Theano counts how often it has taken the lock, and calls these for the first and the last.
     compilelock.lock = lambda lock_dir, **_: held.enter_context(compiling())
     compilelock.Unlocker.unlock = lambda self, force=False: held.close()
     compilelock.refresh_lock = lambda lock_file: None
+
+    @contextlib.contextmanager
+    def lock_ctx(lock_dir=None, keep_lock=False, **_):
+        compilelock.get_lock(lock_dir=lock_dir)
+        try:
+            yield
+        except BaseException:  # Theano would keep it, and others wait
+            compilelock.release_lock()
+            raise
+        if not keep_lock:
+            compilelock.release_lock()
+
+    compilelock.lock_ctx = lock_ctx
+    clean_up = ModuleCache._on_atexit
+
+    def clean_up_at_exit(cache):
+        # Several may end at once, and each finds what another removes. The next one tries again.
+        with contextlib.suppress(OSError):
+            clean_up(cache)
+
+    ModuleCache._on_atexit = clean_up_at_exit
 
 
 def precompile_headers() -> None:

@@ -66,6 +66,34 @@ def test_many_processes_share_what_a_killed_one_has_left(tmp_path):
     assert not lock.exists()
 
 
+def test_a_failed_compilation_leaves_no_lock_and_cleaning_up_at_the_end_no_traceback(tmp_path):
+    environment = {**os.environ, "PIPELINE_WORK": str(tmp_path), "THEANO_FLAGS": ""}
+    code = ("import os\n"
+            "from pathlib import Path\n"
+            "from model import engine\n"
+            "import theano, theano.tensor as T\n"
+            "from theano.gof import cmodule\n"
+            "class Wrong(theano.Op):\n"
+            " def make_node(self, x): return theano.Apply(self, [x], [x.type()])\n"
+            " def c_code(self, *_): return '\\n#error wrong'\n"
+            "x = T.vector()\n"
+            "try: theano.function([x], Wrong()(x))\n"
+            "except Exception as error: print(type(error).__name__)\n"
+            "cache = Path(theano.config.base_compiledir)\n"
+            "print((cache / '.locked-by').exists())\n"
+            "print(theano.function([x], x + 1)([1]).tolist())\n"
+            # As if another process had removed it in this moment.
+            "other = Path(theano.config.compiledir, 'tmp_of_another')\n"
+            "other.mkdir()\n"
+            "(other / 'mod.cpp').touch()\n"
+            "def gone(path): raise FileNotFoundError(2, 'No such file or directory', path)\n"
+            "cmodule.last_access_time = gone\n")
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True,
+                          text=True)
+    assert done.stdout.splitlines() == ["CannotCompile", "False", "[2.0]"]
+    assert not done.stderr and done.returncode == 0
+
+
 # The disk is full while Theano itself is compiled, a module is linked, a key is written.
 @pytest.mark.parametrize("size", [4, 60, 160, 240, 500])
 def test_a_full_disk_while_compiling_is_one_clear_error(full_disk, size):
