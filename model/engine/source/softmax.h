@@ -9,9 +9,10 @@
 
 namespace {
 
-// Rows that a thread takes at once: equal parts, enough for all threads.
+// Rows that a thread takes at once: equal parts, as many for one thread as for another.
 inline long rows_at_once(long rows) {
-  return block_size(rows, std::min((long)CHUNK, divide_up(rows, available_threads())));
+  const long threads = threads_for_rows(rows);
+  return divide_up(rows, divide_up(divide_up(rows, CHUNK), threads) * threads);
 }
 
 // Turns logits into probabilities less the one-hot target; returns -log p(target).
