@@ -49,7 +49,7 @@ import numpy as np
 
 from model.data.shards import load
 from model.data.vocabulary import Vocabulary
-from model.scattered import Scattered
+from model.ngram_counting import count_rows, keys_of, rows_of, word_type
 from model.system.errors import DamagedFile, UserError
 from model.system.hdf5 import open_hdf5, write_hdf5
 from model.system.untrusted import odd_content
@@ -58,10 +58,6 @@ FORMAT_VERSION = 1
 
 _FALLBACK = (0.0, 0.5, 1.0, 1.5)
 
-# N-grams that are sorted at a time: 170 MB where they are five words of two bytes.
-SORTED_AT_A_TIME = 1 << 24
-# Sets of n-grams that are counted to tell where to cut: by first word, and part of the second.
-_SETS = 1 << 22
 # Rows of the file that are in memory at a time.
 _ROWS_AT_A_TIME = 1 << 20
 _ROWS_PER_CHUNK = 1 << 15
@@ -113,7 +109,7 @@ def write_kneser_ney(shard_paths: Sequence[str | os.PathLike], vocabulary: Vocab
         file.attrs["start"] = vocabulary.start
         file.attrs["order"] = order
         tables = {k: _Table(file, k, size) for k in range(1, order + 1)}
-        for rows, counts in _counted(from_shards, size, order, scratch):
+        for rows, counts in count_rows(from_shards, size, order, scratch):
             # What begins with <s> twice or more is a shorter n-gram that begins with it. Where
             # all are sorted it comes first, as it has to in its own table.
             shorter = rows[:, 1] == 0
@@ -124,7 +120,7 @@ def write_kneser_ney(shard_paths: Sequence[str | os.PathLike], vocabulary: Vocab
             tables[order].append(rows[~shorter], counts[~shorter])
         on_progress(shares[order])
         for k in range(order - 1, 1, -1):
-            for rows, counts in _counted(tables[k + 1].ends, size, k, scratch):
+            for rows, counts in count_rows(tables[k + 1].ends, size, k, scratch):
                 tables[k].append(rows, counts)
             on_progress(shares[k])
         words = np.zeros(size, "int64")
@@ -137,16 +133,11 @@ def write_kneser_ney(shard_paths: Sequence[str | os.PathLike], vocabulary: Vocab
         on_progress(1.0)
 
 
-def _dtype(size: int) -> np.dtype:
-    """Of words, the more significant byte first: rows are in the order of their bytes."""
-    return np.dtype(">u2" if size <= 1 << 16 else ">u4")
-
-
 def _windows(batches: Iterable[tuple[np.ndarray, np.ndarray]], vocabulary: Vocabulary,
              order: int) -> np.ndarray:
     """Each target of some sentences with the words before it: rows (tokens, order)."""
     size = len(vocabulary)
-    dtype = _dtype(size)
+    dtype = word_type(size)
     windows = []
     for inputs, targets in batches:
         # <s> itself is 0.
@@ -159,65 +150,6 @@ def _windows(batches: Iterable[tuple[np.ndarray, np.ndarray]], vocabulary: Vocab
     return np.concatenate(windows, dtype=dtype)
 
 
-def _keys(rows: np.ndarray) -> np.ndarray:
-    """Rows of words as one value each, which numpy sorts and compares by its bytes."""
-    rows = np.ascontiguousarray(rows)
-    return rows.view(f"S{rows.dtype.itemsize * rows.shape[1]}").ravel()
-
-
-def _rows(keys: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    return keys.view(dtype).reshape(len(keys), -1)
-
-
-def _counted(blocks: Callable[[], Iterator[np.ndarray]], size: int, order: int,
-             scratch: Path) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Distinct rows in ascending order and how often each is there, some at a time.
-
-    Parameters
-    ----------
-    blocks : function
-        Gives all rows, anew each time; it is called twice.
-    size : int
-        Of the vocabulary.
-    order : int
-        Words of a row.
-    scratch : path
-        A file of this name is written, under a temporary name, where the rows are too many to be
-        sorted at a time; it is removed.
-    """
-    dtype = _dtype(size)
-    parts = max(1, min(size, _SETS // size))
-
-    def sets(rows: np.ndarray) -> np.ndarray:
-        return rows[:, 0].astype("int64") * parts + rows[:, 1].astype("int64") * parts // size
-
-    in_sets = np.zeros(size * parts, "int64")
-    for rows in blocks():
-        in_sets += np.bincount(sets(rows), minlength=len(in_sets))
-    ranges = [*_ranges(in_sets)]
-    lows = np.array([low for low, _ in ranges])
-    with Scattered([int(in_sets[low:high].sum()) for low, high in ranges],
-                    np.dtype(f"S{dtype.itemsize * order}"), scratch) as scattered:
-        for rows in blocks():
-            scattered.add(_keys(rows), np.searchsorted(lows, sets(rows), "right") - 1)
-        for number in range(len(ranges)):
-            keys = scattered.take(number)
-            keys.sort()
-            first = np.flatnonzero(np.concatenate([[True], keys[1:] != keys[:-1]]))
-            yield _rows(keys[first], dtype), np.diff(first, append=len(keys))
-
-
-def _ranges(in_sets: np.ndarray) -> Iterator[tuple[int, int]]:
-    """Ranges of sets, each of as many as can be sorted at a time, or of one set."""
-    ends = np.cumsum(in_sets)
-    low, done = 0, 0
-    while done < ends[-1]:
-        high = max(low + 1, int(np.searchsorted(ends, done + SORTED_AT_A_TIME, "right")))
-        if ends[high - 1] > done:
-            yield low, high
-        low, done = high, ends[high - 1]
-
-
 class _Table:
     """The n-grams of one order while they are written."""
 
@@ -226,7 +158,7 @@ class _Table:
         self._counts_of_counts = np.zeros(4, "int64")
         if order > 1:
             self._ngrams = self._group.create_dataset(
-                "ngrams", (0, order), _dtype(size), chunks=(_ROWS_PER_CHUNK, order),
+                "ngrams", (0, order), word_type(size), chunks=(_ROWS_PER_CHUNK, order),
                 maxshape=(None, order))
             self._counts = self._group.create_dataset(
                 "counts", (0,), "uint32", chunks=(_ROWS_PER_CHUNK,), maxshape=(None,))
@@ -367,8 +299,8 @@ class KneserNey:
             with h5py.File(self._path, "r", locking=False) as file:
                 for k in range(2, self.order + 1):
                     # Those that begin with <s> twice are in no table, so nothing follows.
-                    distinct, places = np.unique(_keys(windows[:, -k:]), return_inverse=True)
-                    found = _look_up(file[str(k)], _rows(distinct, windows.dtype))
+                    distinct, places = np.unique(keys_of(windows[:, -k:]), return_inverse=True)
+                    found = _look_up(file[str(k)], rows_of(distinct, windows.dtype))
                     result = self._interpolated(
                         k, _Found(found.counts[places], found.followers[:, places]), result)
         except (OSError, KeyError) as error:
@@ -396,17 +328,17 @@ def _numbers(counts: np.ndarray) -> np.ndarray:
 def _look_up(group: h5py.Group, rows: np.ndarray) -> _Found:
     """What a table tells of distinct rows of words, which are in ascending order."""
     counts = np.zeros(len(rows), "int64")
-    keys = _keys(rows)
-    contexts = _keys(rows[:, :-1])
+    keys = keys_of(rows)
+    contexts = keys_of(rows[:, :-1])
     starts = np.concatenate([[True], contexts[1:] != contexts[:-1]])
     # A context with the first and the last word that could follow.
     first, last = rows[starts], rows[starts]
     first[:, -1], last[:, -1] = 0, np.iinfo(rows.dtype).max
-    first, last = _keys(first), _keys(last)
+    first, last = keys_of(first), keys_of(last)
     followers = np.zeros((4, len(first)), "int64")
     ngrams = group["ngrams"]
     for begin in range(0, len(ngrams), _ROWS_AT_A_TIME):
-        table = _keys(ngrams[begin:begin + _ROWS_AT_A_TIME])
+        table = keys_of(ngrams[begin:begin + _ROWS_AT_A_TIME])
         its_counts = group["counts"][begin:begin + _ROWS_AT_A_TIME].astype("int64")
 
         here = slice(np.searchsorted(keys, table[0]), np.searchsorted(keys, table[-1], "right"))

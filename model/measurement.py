@@ -22,8 +22,9 @@ from .data.vocabulary import Vocabulary
 from .device_memory import bytes_of_training
 from .engine import open_device
 from .evaluation import batches
-from .kneser_ney import SORTED_AT_A_TIME, KneserNey, write_kneser_ney
+from .kneser_ney import KneserNey, write_kneser_ney
 from .network import build_network, compile_log_probabilities, compile_next_word
+from .ngram_counting import SORTED_AT_A_TIME
 from .trainer import Trainer
 
 # The code that Theano compiles is the same for any number of units and words.

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from model import kneser_ney
+from model import kneser_ney, ngram_counting
 from model.configuration import ORDERS
 from model.data.shards import ShardReader, write_shard
 from model.data.vocabulary import Vocabulary
@@ -120,9 +120,10 @@ SENTENCES = st.lists(st.lists(WORDS, min_size=1, max_size=8).map(" ".join), min_
 def test_every_probability_is_that_of_the_equations(
         make_shards, tmp_path_factory, parts, test, order, at_a_time):
     with pytest.MonkeyPatch.context() as patch:
-        for name in ("SORTED_AT_A_TIME", "_ROWS_AT_A_TIME", "_TOKENS_AT_A_TIME"):
+        for name in ("_ROWS_AT_A_TIME", "_TOKENS_AT_A_TIME"):
             patch.setattr(kneser_ney, name, at_a_time)
-        patch.setattr(kneser_ney, "_SETS", 3 * at_a_time)
+        patch.setattr(ngram_counting, "SORTED_AT_A_TIME", at_a_time)
+        patch.setattr(ngram_counting, "_SETS", 3 * at_a_time)
         # Eight words with the special ones: some of the text's are unknown.
         model, vocabulary = fitted(
             make_shards, tmp_path_factory.mktemp("kneser_ney"), parts, order, size=8)
