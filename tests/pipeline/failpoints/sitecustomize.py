@@ -8,6 +8,7 @@ is written. With FAILPOINT_KILLS=group their whole process group dies.
 """
 
 import builtins
+import functools
 import io
 import os
 import re
@@ -53,7 +54,8 @@ def watch(before):
         return buffer if "b" in mode else io.TextIOWrapper(buffer, encoding, errors, newline)
 
     os.fsync, os.replace, os.sendfile = fsync, replace, sendfile
-    builtins.open = io.open = open
+    # No function: pathlib of Python 3.10 keeps it in a class, where that would be a method.
+    builtins.open = io.open = functools.partial(open)
 
 
 def _kill_where(expression):
