@@ -390,7 +390,8 @@ def evaluate_command(options: argparse.Namespace) -> None:
 
         def score(inputs: np.ndarray, targets: np.ndarray, name: str = name) -> np.ndarray:
             scores = log_probabilities(inputs, targets)
-            of_network[name].append(scores)
+            if content["ngrams"]:  # they are mixed with its own
+                of_network[name].append(scores)
             return scores
 
         evaluation = evaluate(score, reader, vocabulary, on_progress=progress)
