@@ -132,7 +132,7 @@ class _Sets:
                 sets.divide()
 
     def number_ranges(self, first: int = 0) -> Iterator[tuple[int, bool]]:
-        """Number the ranges in ascending order; of each its rows, and if it is one n-gram's alone."""
+        """Number the ranges in ascending order; of each its rows, and if it is of one n-gram."""
         assert self._ranges is not None
         self._numbers = np.full(len(self._in_sets), -1, "int32")
         for low, high in self._ranges:

@@ -15,7 +15,7 @@ from .system.errors import UserError
 class ScoreFile:
     """Arrays of scores in a file without a name, which is gone when this process is.
 
-    Iterated, it gives the arrays in the order in which they were appended, each time from the first.
+    Iterated, it gives the arrays in the order in which they were appended, always from the first.
 
     Parameters
     ----------
@@ -25,7 +25,7 @@ class ScoreFile:
 
     def __init__(self, folder: str | os.PathLike):
         self._folder = Path(folder)
-        self._file = tempfile.TemporaryFile(dir=folder)
+        self._file = tempfile.TemporaryFile(dir=self._folder)  # noqa: SIM115
         self._arrays: list[tuple[np.dtype, tuple[int, ...]]] = []
 
     def append(self, scores: np.ndarray) -> None:

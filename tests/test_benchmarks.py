@@ -17,10 +17,12 @@ from benchmarks.extent import QUICK, Shape
 from benchmarks.machine import family_memory, machine, peak_memory
 from benchmarks.preparation import write_corpus
 from benchmarks.processes import efficiency
+from benchmarks.recipe import KNOBS
 from benchmarks.sgemm import FORWARD, OpenBLAS, combined_rate, products
 from benchmarks.tables import card_table, comparison_table, machine_table
 from benchmarks.workers import REPOSITORY, Worker
 from model.system.errors import UserError
+from tests.jobs import Job
 
 SHAPE = Shape(units=6, sentences=4, steps=3, vocabulary=10)
 
@@ -442,3 +444,48 @@ def test_a_slow_network_or_many_hosts_make_an_update_less_efficient():
     assert efficiency(size, 2, 0.5, 1e9) == pytest.approx(11 / (2 * 12.25))
     assert efficiency(size, 2, 1.0, 1e8) < efficiency(size, 2, 1.0, 1e9)
     assert efficiency(size, 4, 1.0, 1e9) < efficiency(size, 2, 1.0, 1e9)
+
+
+@pytest.fixture(scope="module")
+def studied(tmp_path_factory):
+    """A job that has trained, and its perplexities at the end."""
+    job = Job(tmp_path_factory.mktemp("study") / "job", train=200)
+    job.set("network", dropout=0.1, recurrent_dropout=0.1)
+    # So that the study's plan, which knows of no halvings, is that of the training.
+    job.set("training", max_epochs=3, validations_per_epoch=1, rate=0.01)
+    job.run_local()
+    metrics = job.metrics()
+    return job, {name: metrics[name]["perplexity"] for name in ("valid", "test")}
+
+
+def study(job, *changes):
+    """A line of the study; an error's text where it fails."""
+    done = subprocess.run([sys.executable, "-m", "benchmarks.recipe",
+                           job.work / "models/current", *changes],
+                          cwd=REPOSITORY, env=job.environment(), text=True, capture_output=True)
+    return json.loads(done.stdout) if done.returncode == 0 else done.stderr
+
+
+def test_a_study_without_changes_is_the_training(studied):
+    job, perplexities = studied
+    found = study(job)
+    assert found["updates"] == 3 * -(-200 // 16)
+    for name, perplexity in perplexities.items():
+        assert found[name] == pytest.approx(perplexity, rel=1e-12)
+
+
+def test_changes_of_a_study_change_its_result(studied):
+    job, perplexities = studied
+    values = {"average": 0.5, "beta1": 0.5, "beta2": 0.9, "cosine": 1, "epsilon": 0.1,
+              "forget_bias": 0, "growth": 2, "input_scale": 0.5, "input_tokens": 0.3,
+              "input_words": 0.3, "orthogonal": 1, "shared_masks": 1, "warm_up": 0.5,
+              "weight_decay": 1, "training.rate": 0.02}
+    assert values.keys() - {"training.rate"} == KNOBS.keys()
+    changes = [f"{name}={value}" for name, value in values.items()]
+    # Half of them each time: one alone takes as long, and compiles a network.
+    found = [study(job, *changes[first::2])["valid"] for first in range(2)]
+    assert np.isfinite(found).all() and len({perplexities["valid"], *found}) == 3
+
+
+def test_an_unknown_change_of_a_study_is_named(studied):
+    assert "error: rte is no setting" in study(studied[0], "rte=1")

@@ -36,7 +36,8 @@ def test_no_other_weight_gives_a_lower_perplexity(models, share):
     first, second = np.where(better, -0.5, first), np.where(better, second, -0.5)
     every = np.linspace(0.0005, 0.9995, 1000)
     losses = [-mix(first, second, weight).mean() for weight in every]
-    assert best_weight(lambda: [(first, second)]) == pytest.approx(every[np.argmin(losses)], abs=1e-3)
+    assert best_weight(lambda: [(first, second)]) == pytest.approx(
+        every[np.argmin(losses)], abs=1e-3)
 
 
 def test_a_model_that_is_always_worse_gets_no_weight(models):
@@ -47,6 +48,7 @@ def test_a_model_that_is_always_worse_gets_no_weight(models):
 
 def test_the_weight_is_that_of_all_pieces_together(models):
     first, second = models
-    pieces = [(first[begin:end], second[begin:end]) for begin, end in ((0, 3), (3, 120), (120, 500))]
+    pieces = [(first[begin:end], second[begin:end])
+              for begin, end in ((0, 3), (3, 120), (120, 500))]
     assert best_weight(lambda: pieces) == pytest.approx(
         best_weight(lambda: [(first, second)]), abs=1e-6)
