@@ -310,7 +310,7 @@ network = _section(
             "heart."),
         recurrent_dropout=(
             0.25, "The share of the recurrent weights that an update does without, the same ones "
-            "for all its sentences. Worth two per cent of perplexity on a small text."),
+            "for all its sentences. Worth three per cent of perplexity on a small text."),
         recurrence=(
             "fused", "fused: the whole recurrence in one Op of C code. scan: Theano's loop, "
             "slower, the same result."),
@@ -358,7 +358,7 @@ training = _section(
         max_norm=(
             5.0, "A window's average gradient whose norm is larger, over all weights together, is "
             "scaled down to this; 0 for none. Where there is a bound, an update reads the gradient "
-            "twice. Worth three per cent of perplexity on a small text: docs/recipe.md."),
+            "twice. Worth two per cent of perplexity on a small text: docs/recipe.md."),
         slots=(
             1, "So many shares of a window have sums of their own, which are then added: as many "
             "processes can take part, and the result does not depend on how many do. A power of "
