@@ -137,7 +137,7 @@ def test_what_the_command_is_given_goes_before_all_files(file):
                                     "training.max_epochs": 9, "corpus.path": "two words.txt",
                                     "vocabulary.size": "all"}
     assert settings.place("network", "num_units") == "--set network.num_units=7"
-    assert settings.place("training", "window").endswith("million.cfg, line 14")
+    assert settings.place("training", "window").endswith("million.cfg, line 13")
     assert settings.place("training", "cooldown").endswith("mine.cfg, line 4")
 
 
