@@ -57,7 +57,6 @@ _AVERAGED_FROM = 0.3
 def main(model: str, *changes: str) -> None:
     """Train once, and print a line."""
     job = _job(Path(model))
-    job["training"] |= {"max_minutes": 0}
     knobs = _change(job, changes)
     network, training = NetworkConfig(**job["network"]), TrainingConfig(**job["training"])
     words = read_vocabulary(Path(job["vocabulary"]))
@@ -110,7 +109,7 @@ def _change_rules(knobs: dict[str, float], words: int) -> None:
 
     class Normal(lasagne.init.Normal):
         def sample(self, shape: tuple[int, ...]) -> np.ndarray:
-            if "orthogonal" in knobs and shape[0] == shape[-1]:
+            if "orthogonal" in knobs and len(shape) == 2 and shape[0] == shape[1]:
                 return lasagne.init.Orthogonal(knobs["orthogonal"]).sample(shape)
             if "input_scale" in knobs and len(shape) == 2 and shape[0] == words:
                 return normal(knobs["input_scale"]).sample(shape)
