@@ -206,7 +206,7 @@ QUICK = Extent(
     middle=Shape(units=16, sentences=4, steps=3, vocabulary=50),
     corpora=(300, 1000), large_corpora=(2_000, 4_000), passes=2, preparations=1, files=(40, 80),
     parts=(3, 5), large_units=8,
-    vocabularies=(50, 100), trained_vocabularies=(50,), vocabulary_units=(8,),
+    vocabularies=(50,), trained_vocabularies=(50,), vocabulary_units=(8,),
     vocabulary_sentences=300,
     card=CardExtent(units=(8,), sentences=4, steps=3, vocabulary=50, window=2, turns=2,
                     seconds=0.01),

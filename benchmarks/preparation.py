@@ -60,8 +60,8 @@ def spelling(rank: int) -> str:
     return word
 
 
-def prepare(corpus: Path, work: Path, *, again: bool = False,
-            root: str = "EncodeCorpus", vocabulary: int | None = None) -> dict:
+def prepare(corpus: Path, work: Path, *, again: bool = False, root: str = "EncodeCorpus",
+            **settings: float) -> dict:
     """Take a corpus to shards in an empty working folder, start-up of all processes included.
 
     Parameters
@@ -73,8 +73,8 @@ def prepare(corpus: Path, work: Path, *, again: bool = False,
         Leave it: see what is to be done, and do only that.
     root : str
         The stage that is made, and all that it needs.
-    vocabulary : int or None
-        Words; None for what luigi.cfg says.
+    **settings : number
+        Instead of what luigi.cfg says, as vocabulary_size=10000.
 
     Returns
     -------
@@ -93,8 +93,8 @@ def prepare(corpus: Path, work: Path, *, again: bool = False,
     command = [sys.executable, "-m", "luigi", "--module", "pipeline", root,
                "--working-folder", str(work), "--corpus-path", str(corpus),
                "--workers", str(WORKERS), "--local-scheduler"]
-    if vocabulary is not None:
-        command += ["--vocabulary-size", str(vocabulary)]
+    for name, value in settings.items():
+        command += [f"--{name.replace('_', '-')}", str(value)]
     log, memory = work / "luigi.log", 0.0
     with open(log, "w") as output:
         started = time.perf_counter()

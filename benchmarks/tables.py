@@ -212,9 +212,10 @@ def apply_table(result: dict) -> str:
 def vocabularies_table(result: dict) -> str:
     """What preparing takes, then a line for each network that was trained."""
     return (f"{result['sentences']:,} synthetic sentences ({result['bytes'] / 1e6:.0f} MB)\n"
-            + _aligned(["words", "preparing, s", "MB"], [
-                [f"{row['words']:,}", f"{row['seconds']:.1f}", f"{row['peak_memory_mb']:,.0f}"]
-                for row in result["prepared"]])
+            + _aligned(["words", "preparing, s", "MB", "to the report, s", "next run, s"], [
+                [f"{row['words']:,}", f"{row['seconds']:.1f}", f"{row['peak_memory_mb']:,.0f}",
+                 f"{run['rest']:.1f}", f"{run['next']:.1f}"]
+                for row, run in zip(result["prepared"], result["runs"])])
             + "Training: gathering, accumulate, apply and validation\n"
             + _aligned(["words", "units", "tokens/s", "share of sgemm", "MB"], [
                 [f"{row['words']:,}", f"{row['units']}", f"{row['tokens_per_second']:,.0f}",

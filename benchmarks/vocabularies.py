@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import statistics
 import time
 from collections.abc import Callable, Iterator
@@ -19,6 +20,8 @@ from model.data.vocabulary import read_vocabulary
 # As in the profile million, which validates eight times on a hundredth of the text.
 SETTINGS = {"window": 128, "micro_batch_sentences": 64}
 _VALIDATED = 0.08
+# What is timed of a run is all around its training.
+_RUN = {"network_num_units": 16, "training_max_minutes": 0.02, "training_micro_batch_tokens": 512}
 
 
 class TrainingTurns:
@@ -100,16 +103,18 @@ def time_vocabularies(extent: Extent, scratch: Path, say: Callable[[str], None])
     -------
     dict
         "sentences" and "bytes" of the corpus; "prepared", for each vocabulary its "words", the
-        "seconds", and "peak_memory_mb"; "trained", for each network the "words", "units",
-        "tokens_per_second", "share" of the rate of its products, and "peak_memory_mb".
+        "seconds", and "peak_memory_mb"; "runs", for each the seconds to a report, of the "rest" of
+        that run and of a "next" one, with one more sentence, which starts warm; "trained", for each
+        network the "words", "units", "tokens_per_second", "share" of the rate of its products, and
+        "peak_memory_mb".
     """
     corpus, work = scratch / "corpus.txt", scratch / "work"
     write_corpus(corpus, extent.vocabulary_sentences, types=2 * max(extent.vocabularies))
     result: dict = {"sentences": extent.vocabulary_sentences, "bytes": corpus.stat().st_size,
-                    "prepared": [], "trained": []}
+                    "prepared": [], "runs": [], "trained": []}
     for words in extent.vocabularies:
         say(f"{words:,} words")
-        found = prepare(corpus, work, vocabulary=words)
+        found = prepare(corpus, work, vocabulary_size=words)
         (vocabulary,) = (work / "vocabulary").glob("*.tsv")
         shards = sorted(map(str, (work / "shards").glob("*.h5")))
         size = len(read_vocabulary(vocabulary))
@@ -129,4 +134,16 @@ def time_vocabularies(extent: Extent, scratch: Path, say: Callable[[str], None])
                     turn["tokens"] / turn["training"] for turn in turns),
                 "share": statistics.median(turn["products"] / turn["training"] for turn in turns),
                 "peak_memory_mb": turns[-1]["peak_memory_mb"]})
+        say(f"{words:,} words, to the report")
+        result["runs"].append({"words": size, **_runs(corpus, work, words)})
     return result
+
+
+def _runs(corpus: Path, work: Path, words: int) -> dict:
+    edited = corpus.with_name("edited.txt")
+    shutil.copyfile(corpus, edited)
+    with open(edited, "a", encoding="utf-8") as file:
+        file.write("One more sentence .\n")
+    seconds = [prepare(text, work, again=True, root="WriteReport", vocabulary_size=words,
+                       **_RUN)["seconds"] for text in (corpus, edited)]
+    return dict(zip(("rest", "next"), seconds))

@@ -241,6 +241,8 @@ def test_trainings_are_measured_beside_their_products(work, monkeypatch, capsys)
     kept = json.loads((work / "bench" / "quick" / "bench.json").read_text())
     result = kept["vocabularies"]["result"]
     assert [row["words"] for row in result["prepared"]] == list(QUICK.vocabularies)
+    assert [row["words"] for row in result["runs"]] == list(QUICK.vocabularies)
+    assert all(row["next"] > 0 for row in result["runs"])
     (trained,) = result["trained"]
     (turn,) = trained["turns"]
     assert trained["share"] == turn["products"] / turn["training"] > 0
