@@ -36,7 +36,6 @@ from model.trainer import Trainer
 
 KNOBS = {
     "average": "decay of an exponential average of the weights, which is evaluated",
-    "beta1": "Adam's first constant",
     "beta2": "Adam's second constant",
     "cosine": "1 for a cooldown along half a cosine",
     "epsilon": "Adam's third constant",
@@ -98,10 +97,10 @@ def _change(job: dict, changes: tuple[str, ...]) -> dict[str, float]:
 def _change_rules(knobs: dict[str, float], words: int) -> None:
     """Put other initial values, masks and another Adam in the place of those that there are."""
     adam, normal, constant = (lasagne.updates.adam, lasagne.init.Normal, lasagne.init.Constant)
-    constants = {name: knobs[name] for name in ("beta1", "beta2", "epsilon") if name in knobs}
+    constants = {name: knobs[name] for name in ("beta2", "epsilon") if name in knobs}
 
-    def changed_adam(loss_or_grads: Any, params: list, learning_rate: Any) -> dict:
-        updates = adam(loss_or_grads, params, learning_rate, **constants)
+    def changed_adam(loss_or_grads: Any, params: list, learning_rate: Any, **others: Any) -> dict:
+        updates = adam(loss_or_grads, params, learning_rate, **constants, **others)
         if decay := knobs.get("weight_decay"):
             for param in params:
                 updates[param] -= learning_rate * np.float32(decay) * param

@@ -224,6 +224,8 @@ class TrainingConfig:
         Bounds on what is computed at a time.
     max_norm : float
         Bound on the norm of a window's average gradient; 0 for none (Pascanu et al., 2013).
+    beta1 : float
+        Adam's decay of the average of the gradients (Kingma and Ba); no other rule reads it.
     max_epochs : int
     max_minutes : float
         Time budget of the training, over all its runs; 0 for none.
@@ -270,6 +272,7 @@ class TrainingConfig:
     # Of numpy's generators.
     seed: Annotated[int, Rule(int, at_least=0, at_most=2**32 - 1)]
     max_norm: Annotated[float, Rule(float, at_least=0)] = 0.0
+    beta1: Annotated[float, Rule(float, at_least=0, below=1)] = 0.9
     slots: Annotated[int, Rule(int, choices=SLOTS, described="a power of two up to 1,024")] = 1
     precision: Annotated[str, Rule(str, choices=PRECISIONS)] = "single"
 

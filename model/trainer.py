@@ -78,9 +78,11 @@ class Trainer:
         self._accumulate = device.function([x, y, *places], updates=updates,
                                            on_unused_input="ignore")
         self._rate = theano.shared(np.asarray(training.rate, theano.config.floatX), name="rate")
+        constants = {"beta1": training.beta1} if training.optimiser == "adam" else {}
         updates = average_and_apply(params, accumulators,
                                     getattr(lasagne.updates, training.optimiser),
-                                    max_norm=training.max_norm, learning_rate=self._rate)
+                                    max_norm=training.max_norm, learning_rate=self._rate,
+                                    **constants)
         self._optimiser = update_state(updates, params, accumulators)
         self._apply = device.function([], average_norm(updates, accumulators), updates=updates)
         self._log_probabilities = compile_log_probabilities(model)

@@ -359,6 +359,9 @@ training = _section(
             5.0, "A window's average gradient whose norm is larger, over all weights together, is "
             "scaled down to this; 0 for none. Where there is a bound, an update reads the gradient "
             "twice. Worth two per cent of perplexity on a small text: docs/recipe.md."),
+        beta1=(
+            0.8, "Adam's share of the average gradient before in the next one; AdaGrad has no such "
+            "average. Kingma and Ba propose 0.9, which needs more updates: docs/recipe.md."),
         slots=(
             1, "So many shares of a window have sums of their own, which are then added: as many "
             "processes can take part, and the result does not depend on how many do. A power of "

@@ -66,6 +66,7 @@ def test_every_field_has_a_rule():
     ("denominator", ["words"]),
     ("max_minutes", [-1]),
     ("cooldown", [-0.1, 1.1]),
+    ("beta1", [-0.1, 1]),
     ("seed", [-1, 2**32]),
 ])
 def test_a_training_that_makes_no_sense_is_refused(name, values):
