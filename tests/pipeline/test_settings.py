@@ -137,7 +137,7 @@ def test_what_the_command_is_given_goes_before_all_files(file):
                                     "training.max_epochs": 9, "corpus.path": "two words.txt",
                                     "vocabulary.size": "all"}
     assert settings.place("network", "num_units") == "--set network.num_units=7"
-    assert settings.place("training", "window").endswith("million.cfg, line 13")
+    assert settings.place("training", "max_minutes").endswith("million.cfg, line 12")
     assert settings.place("training", "cooldown").endswith("mine.cfg, line 4")
 
 
@@ -211,7 +211,7 @@ def test_the_listing_is_a_file_of_the_same_settings(file, tmp_path, monkeypatch)
         return commented(written)[section][name][0].rpartition(" from ")[2]
 
     assert source("training", "rate") == "--set training.rate=0.002"
-    assert source("training", "window").startswith("pipeline/profiles/million.cfg, line ")
+    assert source("training", "max_minutes").startswith("pipeline/profiles/million.cfg, line ")
     assert source("run", "tolerance") == f"{path}, line 2"
     assert source("run", "device") == "--device"
     assert re.fullmatch(r"luigi.cfg, line \d+: the default", source("training", "seed"))
