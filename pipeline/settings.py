@@ -358,7 +358,7 @@ training = _section(
         max_norm=(
             5.0, "A window's average gradient whose norm is larger, over all weights together, is "
             "scaled down to this; 0 for none. Where there is a bound, an update reads the gradient "
-            "twice. Worth two per cent of perplexity on a small text: docs/recipe.md."),
+            "twice. Worth one and a half per cent of perplexity on a small text: docs/recipe.md."),
         beta1=(
             0.8, "Adam's share of the average gradient before in the next one; AdaGrad has no such "
             "average. Kingma and Ba propose 0.9, which needs more updates: docs/recipe.md."),

@@ -5,8 +5,6 @@ import pytest
 
 from model import engine  # noqa: F401  isort: skip
 
-import theano
-
 from model.configuration import NetworkConfig, TrainingConfig
 from model.engine import PROCESSOR
 from model.trainer import Trainer
@@ -18,14 +16,8 @@ CONFIG = dict(
     patience=1, shards_in_memory=1, seed=3)
 
 
-@pytest.fixture
-def double():
-    with theano.configparser.change_flags(floatX="float64"):
-        yield
-
-
 @pytest.mark.parametrize("beta1", [0.9, 0.8, 0.0])
-@pytest.mark.usefixtures("double")
+@pytest.mark.usefixtures("float64")
 def test_adam_is_that_of_its_paper(random, beta1):
     """Kingma and Ba (2015), with the order of computation of the end of section 2."""
     trainer = Trainer(NetworkConfig(3), TrainingConfig(**CONFIG, beta1=beta1), VOCABULARY,
