@@ -31,7 +31,7 @@ from model.data.batches import MicroBatch, epoch_windows
 from model.data.shards import ShardReader
 from model.data.vocabulary import Vocabulary, read_vocabulary
 from model.evaluation import evaluate
-from model.schedule import learning_rate
+from model.schedule import learning_rate, planned_updates
 from model.system.errors import BadInput, UserError
 from model.trainer import Trainer
 
@@ -162,16 +162,17 @@ class _Study:
         self._shards = [Path(shard) for shard in shards]
         self._random = np.random.default_rng(config.seed)
         self._average: dict[str, np.ndarray] | None = None
-        self._windows = [self._window(epoch) for epoch in range(config.max_epochs)]
+        self._windows = [self._window(epoch) for epoch in range(math.ceil(config.max_epochs))]
         sentences = sum(ShardReader(self._shards, words.digest).step_counts.values())
-        self._planned = sum(math.ceil(sentences / window) for window in self._windows)
+        *whole, last = (math.ceil(sentences / window) for window in self._windows)
+        self._planned = sum(whole) + planned_updates(config.max_epochs - len(whole), last)
         self.done = {"updates": 0, "tokens": 0}
 
     def _window(self, epoch: int) -> int:
         """Sentences for each update of an epoch."""
         if (growth := self._knobs.get("growth")) is None:
             return self._config.window
-        share = epoch / max(1, self._config.max_epochs - 1)
+        share = epoch / max(1, math.ceil(self._config.max_epochs) - 1)
         return round(self._config.window * growth ** (2 * share - 1))
 
     def run(self) -> None:
@@ -183,7 +184,8 @@ class _Study:
                     micro_batch_sentences=config.micro_batch_sentences,
                     micro_batch_tokens=config.micro_batch_tokens,
                     shards_in_memory=config.shards_in_memory):
-                self._update(batches)
+                if self.done["updates"] < self._planned:
+                    self._update(batches)
         if self._average is not None:
             self._trainer.restore(replace(self._trainer.state(), parameters=self._average))
 

@@ -226,7 +226,8 @@ class TrainingConfig:
         Bound on the norm of a window's average gradient; 0 for none (Pascanu et al., 2013).
     beta1 : float
         Adam's decay of the average of the gradients (Kingma and Ba); no other rule reads it.
-    max_epochs : int
+    max_epochs : float
+        Times that the training text is gone through, the last of which may be a part.
     max_minutes : float
         Time budget of the training, over all its runs; 0 for none.
     cooldown : float
@@ -263,7 +264,7 @@ class TrainingConfig:
     denominator: Annotated[str, Rule(str, choices=("sentences", "tokens"))]
     micro_batch_sentences: Annotated[int, AMOUNT]
     micro_batch_tokens: Annotated[int, AMOUNT]
-    max_epochs: Annotated[int, AMOUNT]
+    max_epochs: Annotated[float, Rule(float, above=0, at_most=2**31 - 1)]
     max_minutes: Annotated[float, Rule(float, at_least=0)]
     cooldown: Annotated[float, Rule(float, at_least=0, at_most=1)]
     validations_per_epoch: Annotated[int, AMOUNT]

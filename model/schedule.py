@@ -5,6 +5,11 @@ from __future__ import annotations
 from model.configuration import TrainingConfig
 
 
+def planned_updates(max_epochs: float, windows_per_epoch: int) -> int:
+    """The updates of so many epochs, the last of which may be a part of one; at least 1."""
+    return max(1, round(max_epochs * windows_per_epoch))
+
+
 def share_done(config: TrainingConfig, updates: int, planned_updates: int,
                seconds: float) -> float:
     """The share of a training that is done, by its updates or by its time budget: the larger.

@@ -23,7 +23,7 @@ from model.engine import open_device
 from model.evaluation import batches, evaluate, headline
 from model.lineage import TrainingText
 from model.processes import Alone
-from model.schedule import end_share, learning_rate, share_done
+from model.schedule import end_share, learning_rate, planned_updates, share_done
 from model.slots import PairwiseSums, check_processes, deal
 from model.system.errors import BadInput, DamagedFile, UserError
 from model.system.files import digest_file, publish_link, to_json
@@ -243,7 +243,7 @@ class _Run:
         train_set = ShardReader(job.train_shards, job.vocabulary.digest)
         self._valid_set = ShardReader(job.valid_shards, job.vocabulary.digest)
         self._windows_per_epoch = math.ceil(sum(train_set.step_counts.values()) / config.window)
-        self._planned_updates = self._windows_per_epoch * config.max_epochs
+        self._planned_updates = planned_updates(config.max_epochs, self._windows_per_epoch)
         self._validate_every = math.ceil(self._windows_per_epoch / config.validations_per_epoch)
         self._windows: Iterator[list[MicroBatch]] | None = None
         self._ahead: list[MicroBatch] | None = None

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from model.checkpoint import read_checkpoint
 from model.data.shards import ShardReader, write_shard
 from model.data.vocabulary import Vocabulary, write_vocabulary
+from model.schedule import planned_updates
 from model.system.errors import UserError
 from pipeline import disk_space, settings
 from pipeline.corpus.files import Corpus, find_corpus
@@ -169,7 +170,7 @@ class Plan:
     @property
     def updates(self) -> int:
         """Those of all epochs."""
-        return self._windows * self.training["max_epochs"]
+        return planned_updates(self.training["max_epochs"], self._windows)
 
     @property
     def _windows(self) -> int:
@@ -331,7 +332,7 @@ def as_text(plan: Plan, work: Path) -> str:
         f"disk         {_megabytes(plan.disk_bytes())} in {work}, where "
         f"{_megabytes(shutil.disk_usage(work).free)} are free",
         f"updates      {plan.updates:,} and {plan.validations:,} validations in "
-        f"{plan.training['max_epochs']} epochs, {1 / each['token']:,.0f} tokens/s between updates"
+        f"{plan.training['max_epochs']:g} epochs, {1 / each['token']:,.0f} tokens/s between updates"
         + (f"; {plan.updates_done:,} updates are done" if plan.updates_done else ""),
         "",
         f"{'minutes':12} {'no time budget':>14}"]

@@ -337,8 +337,8 @@ training = _section(
             "cores busy, and few enough that a window holds several lengths."),
         micro_batch_tokens=(8192, "Bounds the memory of a micro-batch of long sentences."),
         max_epochs=(
-            7, "More gain little on the default corpus, and would not leave it within ten "
-            "minutes."),
+            7.0, "How often the text is gone through, 1.5 for once and a half. More gain little on "
+            "the default corpus, and would not leave it within ten minutes."),
         max_minutes=(
             7.0, "The time budget in minutes, over all runs of one training; 0 for none. What is "
             "best by then is the model. Seven leave the default corpus within ten minutes on a "

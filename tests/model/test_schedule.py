@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from model.schedule import end_share, learning_rate, share_done
+from model.schedule import end_share, learning_rate, planned_updates, share_done
 
 
 @dataclass
@@ -66,3 +66,9 @@ def test_the_share_is_the_larger_of_updates_and_time():
     assert share_done(Config(max_minutes=10), 3, 10, 60) == 0.3
     assert share_done(Config(max_minutes=10), 3, 10, 300) == 0.5
     assert share_done(Config(max_minutes=10), 3, 10, 900) == 1.5
+
+
+@pytest.mark.parametrize("max_epochs, updates", [(1, 10), (3, 30), (1.5, 15), (0.1, 1), (1.46, 15),
+                                                 (1e-9, 1)])
+def test_the_last_epoch_may_be_a_part(max_epochs, updates):
+    assert planned_updates(max_epochs, 10) == updates
