@@ -318,7 +318,7 @@ def test_the_cores_are_shared_out(trainings):
             "processes = Processes(2, 20)\n"
             "{}\n"
             "processes.meet()\n"
-            # One write: where Python does not buffer, the other's number comes before the line's end.
+            # One write: where Python does not buffer, the other's number would stand in the line.
             "print(f'{{threads()}}\\n', end='', flush=True)\n"
             "processes.finish()")
     for own, expected in (("pass", max(1, len(cores) // 2)),
