@@ -22,11 +22,10 @@ from model import engine  # isort: skip
 
 import lasagne
 import numpy as np
-import theano
 import theano.tensor as T
 
 from model import layers
-from model.configuration import GATES, NetworkConfig, TrainingConfig, rules
+from model.configuration import NetworkConfig, TrainingConfig, rules
 from model.data.batches import MicroBatch, epoch_windows
 from model.data.shards import ShardReader
 from model.data.vocabulary import Vocabulary, read_vocabulary
@@ -42,7 +41,6 @@ KNOBS = {
     "epsilon": "Adam's third constant",
     "forget_bias": "bias of the forget gate at the start",
     "growth": "the window grows from epoch to epoch, by so much on either side of its own size",
-    "input_rows": "share of the words whose input weights an update does without",
     "input_scale": "standard deviation of the first layer's input weights at the start",
     "input_tokens": "share of the input words that are <unk> in training, each occurrence alone",
     "input_words": "share of the input words that are <unk> for a whole update",
@@ -51,8 +49,6 @@ KNOBS = {
     "warm_up": "share of the training over which the rate rises from zero",
     "weight_decay": "decoupled weight decay, times the rate for each update",
 }
-# Of masks that the network itself has none of.
-_INPUT_STREAM = 1 << 17
 # Before this share of a training no average of its weights is begun.
 _AVERAGED_FROM = 0.3
 
@@ -126,29 +122,10 @@ def _change_rules(knobs: dict[str, float], words: int) -> None:
                               rate=self.rate, seed=masks.seed, stream=self.number)
         return (steps_first * T.addbroadcast(mask, 0)).dimshuffle(1, 0, 2)
 
-    of_lstm = layers.LSTMLayer.get_output_for
-
-    def without_rows(self: Any, inputs: list, deterministic: bool = False, **kwargs: Any) -> Any:
-        if deterministic or self.number:
-            return of_lstm(self, inputs, deterministic, **kwargs)
-        masks = self.masks
-        ones = T.ones((1, words, 1), theano.config.floatX)
-        mask = engine.dropout(ones, masks.update, 0, rate=knobs["input_rows"], seed=masks.seed,
-                              stream=_INPUT_STREAM)[0]
-        kept = {f"W_in_to_{gate}": getattr(self, f"W_in_to_{gate}") for gate in GATES}
-        vars(self).update({name: weights * T.addbroadcast(mask, 1)
-                           for name, weights in kept.items()})
-        try:
-            return of_lstm(self, inputs, deterministic, **kwargs)
-        finally:
-            vars(self).update(kept)
-
     lasagne.updates.adam, lasagne.init.Normal = changed_adam, Normal
     if "forget_bias" in knobs:  # the only constant of 1
         lasagne.init.Constant = lambda value=0.0: constant(
             knobs["forget_bias"] if value == 1.0 else value)
-    if knobs.get("input_rows"):
-        setattr(layers.LSTMLayer, "get_output_for", without_rows)  # noqa: B010
     if knobs.get("shared_masks"):
         setattr(layers.DropoutLayer, "get_output_for", shared_masks)  # noqa: B010
 

@@ -148,6 +148,8 @@ class NetworkConfig:
     recurrent_dropout : float
         Share of the recurrent weights that is dropped in training, the same ones for all sentences
         of an update (Merity et al., 2018).
+    input_dropout : float
+        Share of the words whose input weights an update does without (Gal and Ghahramani, 2016).
     recurrence : {"fused", "scan"}
         How the recurrence is computed; the result is the same.
 
@@ -169,6 +171,7 @@ class NetworkConfig:
     learn_init: Annotated[bool, SWITCH] = False
     dropout: Annotated[float, Rule(float, at_least=0, below=1)] = 0.0
     recurrent_dropout: Annotated[float, Rule(float, at_least=0, below=1)] = 0.0
+    input_dropout: Annotated[float, Rule(float, at_least=0, below=1)] = 0.0
     recurrence: Annotated[str, Rule(str, choices=("fused", "scan"))] = "fused"
 
     def __post_init__(self):

@@ -20,7 +20,7 @@ def bytes_of_training(network: NetworkConfig, training: TrainingConfig, vocabula
 
     in bytes, with P parameters, their sums, and the arrays that the update rule keeps for each; the
     sums of slots that wait for others; S, the weights of the gates side by side, for training and
-    for validation; D, where recurrent weights are dropped, what is left of them and its gradients;
+    for validation; D, where weights are dropped, what is left of them and its gradients;
     T tokens of a micro-batch; A numbers for each of these, A = 8 layers units; L logits, of a block
     of tokens, in c arrays: 2, and 4 where products round their factors to bf16; and U, what an
     update computes on the way, for a piece of a parameter at a time. The logits are gone when the
@@ -40,7 +40,8 @@ def bytes_of_training(network: NetworkConfig, training: TrainingConfig, vocabula
     units, layers = network.num_units, network.num_layers
     # Of each layer those for the state, of all but the first those for the layer below, too.
     side_by_side = 2 * _GATES * units * units * (2 * layers - 1)
-    dropped = 2 * _GATES * units * units * layers if network.recurrent_dropout else 0
+    dropped = 2 * _GATES * units * (units * layers * (network.recurrent_dropout > 0)
+                                    + vocabulary * (network.input_dropout > 0))
     of_logits = 2
     if training.precision == "bf16":
         side_by_side //= 2

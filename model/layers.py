@@ -12,8 +12,9 @@ import theano.tensor as T
 
 from model.engine import dropout, lstm_sequence
 
-# Masks of outputs have the number of their layer as stream; those of recurrent weights come after.
+# Masks of outputs have the number of their layer as stream; those of weights come after.
 _RECURRENT_STREAM = 1 << 16
+_INPUT_STREAM = 1 << 17
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,9 @@ class LSTMLayer(lasagne.layers.LSTMLayer):
     recurrent_dropout : float
         Share of the recurrent weights that is dropped in training, the same ones for all steps and
         sentences of an update [2]_.
+    input_dropout : float
+        Share of the inputs that is dropped in training, each with its weights to all gates, the
+        same ones for all steps and sentences of an update: of a one-hot input, words [2]_, [3]_.
     number : int
         Of the layer, counted from 0: each has masks of its own.
     masks : Masks, optional
@@ -73,14 +77,18 @@ class LSTMLayer(lasagne.layers.LSTMLayer):
            arXiv:1308.0850.
     .. [2] Merity, S., Keskar, N., & Socher, R. (2018): Regularizing and optimizing LSTM language
            models. ICLR. Of the "weight-dropped LSTM", after L. Wan et al., DropConnect (ICML 2013).
+    .. [3] Gal, Y., & Ghahramani, Z. (2016): A theoretically grounded application of dropout in
+           recurrent neural networks. NIPS. Of dropped words, section 4.2.
     """
 
     def __init__(self, incoming, num_units, grad_clipping=0, peepholes=True, learn_init=False,
-                 recurrence="fused", recurrent_dropout=0.0, number=0, masks=None, **kwargs):
+                 recurrence="fused", recurrent_dropout=0.0, input_dropout=0.0, number=0, masks=None,
+                 **kwargs):
         super().__init__(incoming, num_units, grad_clipping=grad_clipping, peepholes=peepholes,
                          learn_init=learn_init, **kwargs)
         self.recurrence = recurrence
         self.recurrent_dropout = recurrent_dropout
+        self.input_dropout = input_dropout
         self.number = number
         self.masks = masks
 
@@ -102,11 +110,14 @@ class LSTMLayer(lasagne.layers.LSTMLayer):
             that ``dimshuffle(1, 0, 2)`` of it costs nothing.
         """
         (inputs,) = inputs
-        W_hid = self._of_gates("W_hid_to")
+        W_in, W_hid = self._of_gates("W_in_to"), self._of_gates("W_hid_to")
+        if self.input_dropout and not deterministic:
+            kept = self._kept_inputs(W_in[0].shape[0])
+            W_in = [weights * kept for weights in W_in]
         if self.recurrent_dropout and not deterministic:
             W_hid = [self._dropped(weights, gate) for gate, weights in enumerate(W_hid)]
         compute = self._fused if self.recurrence == "fused" else self._scan
-        hidden = compute(inputs, W_hid)
+        hidden = compute(inputs, W_in, W_hid)
         return hidden.dimshuffle(1, 0, 2)
 
     def _of_gates(self, name):
@@ -120,21 +131,28 @@ class LSTMLayer(lasagne.layers.LSTMLayer):
         return dropout(weights.dimshuffle("x", 0, 1), self.masks.update, 0,
                        rate=self.recurrent_dropout, seed=self.masks.seed, stream=stream)[0]
 
+    def _kept_inputs(self, inputs):
+        """A column with 0 for each input that is dropped, and what the others are multiplied by."""
+        ones = T.ones((1, inputs, 1), theano.config.floatX)
+        mask = dropout(ones, self.masks.update, 0, rate=self.input_dropout, seed=self.masks.seed,
+                       stream=_INPUT_STREAM + self.number)[0]
+        return T.addbroadcast(mask, 1)
+
     def _peepholes(self):
         if not self.peepholes:
             return []
         return [self.W_cell_to_ingate, self.W_cell_to_forgetgate, self.W_cell_to_outgate]
 
-    def _fused(self, inputs, W_hid):
+    def _fused(self, inputs, W_in, W_hid):
         """Hidden states (steps, sentences, num_units) by one Op."""
         return lstm_sequence(
-            inputs, self._of_gates("W_in_to"), W_hid, self._of_gates("b"),
+            inputs, W_in, W_hid, self._of_gates("b"),
             self._peepholes() or None, self.cell_init, self.hid_init, self.grad_clipping)
 
-    def _scan(self, inputs, W_hid):
+    def _scan(self, inputs, W_in, W_hid):
         """Hidden states (steps, sentences, num_units) by Theano's scan."""
         W_in, W_hid, b = (T.concatenate(of_gates, axis=-1) for of_gates in (
-            self._of_gates("W_in_to"), W_hid, self._of_gates("b")))
+            W_in, W_hid, self._of_gates("b")))
         if inputs.ndim == 2:
             steps, sentences = inputs.shape[1], inputs.shape[0]
             projected = W_in[inputs.T.flatten()].reshape((steps, sentences, 4 * self.num_units))

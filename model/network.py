@@ -98,6 +98,7 @@ def build_network(config: NetworkConfig, vocabulary_size: int, device: Device = 
             learn_init=config.learn_init,
             recurrence=recurrence,
             recurrent_dropout=config.recurrent_dropout,
+            input_dropout=config.input_dropout if number == 0 else 0.0,
             number=number,
             masks=masks,
             ingate=gate(),

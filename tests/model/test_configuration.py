@@ -79,7 +79,8 @@ def test_a_training_that_makes_no_sense_is_refused(name, values):
 @pytest.mark.parametrize("name, values", [
     ("num_units", [0, 2.5]), ("num_layers", [0]), ("grad_clipping", [-1, math.nan]),
     ("peepholes", [1, "true"]), ("dropout", [1, -0.1]),
-    ("recurrent_dropout", [1, -0.1, "0.1"]), ("recurrence", ["fusd"]),
+    ("recurrent_dropout", [1, -0.1, "0.1"]), ("input_dropout", [1, -0.1, "0.1"]),
+    ("recurrence", ["fusd"]),
 ])
 def test_a_network_that_makes_no_sense_is_refused(name, values):
     for value in values:

@@ -20,7 +20,7 @@ CONFIG = dict(
     rate=0.01, window=6, micro_batch_sentences=4, micro_batch_tokens=64, max_epochs=1,
     max_minutes=0, cooldown=0, validations_per_epoch=1, patience=1, shards_in_memory=1, seed=3)
 NETWORK = NetworkConfig(6, num_layers=2, learn_init=True, dropout=0.3, recurrent_dropout=0.2,
-                        grad_clipping=0.05)
+                        input_dropout=0.2, grad_clipping=0.05)
 
 
 @pytest.fixture(params=[pytest.param("torch-cpu", marks=pytest.mark.extras),

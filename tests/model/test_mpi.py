@@ -45,7 +45,7 @@ class Trainings:
             "train_shards": list(map(str, shards[:2])), "valid_shards": [str(shards[2])],
             "vocabulary": str(folder / "words.tsv"),
             "network": {"num_units": 8, "num_layers": 2, "dropout": 0.2, "recurrent_dropout": 0.2,
-                        "grad_clipping": 0.05},
+                        "input_dropout": 0.1, "grad_clipping": 0.05},
             "training": {
                 "optimiser": "adam", "rate": 0.02, "window": 32, "denominator": "sentences",
                 "micro_batch_sentences": 4, "micro_batch_tokens": 512, "max_epochs": 2,

@@ -51,7 +51,8 @@ def test_loss_and_gradients_equal_the_numpy_reference(random, device, peepholes,
         np.testing.assert_allclose(gradient, want[name], rtol=1e-8, atol=1e-10, err_msg=name)
 
 
-@pytest.mark.parametrize("drops", [{}, {"dropout": 0.3, "recurrent_dropout": 0.4}])
+@pytest.mark.parametrize("drops", [{}, {"dropout": 0.3, "recurrent_dropout": 0.4,
+                                        "input_dropout": 0.3}])
 def test_gradient_equals_finite_differences(random, device, drops):
     network = build_network(NetworkConfig(3, num_layers=2, **drops), VOCABULARY, device, seed=5)
     randomize(network, random)
@@ -71,8 +72,9 @@ def test_gradient_equals_finite_differences(random, device, drops):
             param.set_value(before + step * direction)
             splits.append(value(*given))
         param.set_value(before)
+        # The losses are about 20, of which a difference has 2e-16 * 20 / 2e-5 as rounding error.
         np.testing.assert_allclose((splits[0] - splits[1]) / 2e-5, (gradient * direction).sum(),
-                                   rtol=1e-6, err_msg=param.name)
+                                   rtol=1e-6, atol=1e-9, err_msg=param.name)
 
 
 def test_one_hot_input_equals_its_indices(random, device):
@@ -121,10 +123,11 @@ def test_log_probabilities_sum_to_the_loss_and_ignore_dropout(random, device):
 
 
 @pytest.mark.parametrize("recurrence", ["fused", "scan"])
-def test_dropped_recurrent_weights_equal_the_numpy_reference(random, device, recurrence):
+def test_dropped_weights_equal_the_numpy_reference(random, device, recurrence):
     """The reference with weights of which some are zero; the masks by numpy's own generator."""
-    rate, seed, update, units = 0.4, 5, 7, 6
-    config = NetworkConfig(units, recurrent_dropout=rate, recurrence=recurrence)
+    rate, of_inputs, seed, update, units = 0.4, 0.3, 5, 7, 6
+    config = NetworkConfig(units, recurrent_dropout=rate, input_dropout=of_inputs,
+                           recurrence=recurrence)
     network = build_network(config, VOCABULARY, device, seed)
     randomize(network, random)
     x, y = T.imatrices("xy")
@@ -139,6 +142,11 @@ def test_dropped_recurrent_weights_equal_the_numpy_reference(random, device, rec
         masks[f"W_hid_to_{name}"] = (numbers < (1 - rate) * 2**32) / (1 - rate)
     dropped = np.mean([mask == 0 for mask in masks.values()])
     assert 0.2 < dropped < 0.6
+    # A number for each word, the first of its four, and the word with all its weights.
+    words = philox([0, 0, np.arange(VOCABULARY), 2**17], [seed, update])
+    kept = ((words[0] < (1 - of_inputs) * 2**32) / (1 - of_inputs))[:, np.newaxis]
+    assert 0 < np.mean(kept == 0) < 0.7
+    masks |= {f"W_in_to_{name}": kept for name in ("ingate", "forgetgate", "cell", "outgate")}
     inputs, targets = random.integers(0, VOCABULARY, (2, 3, 7)).astype("int32")
     values = named_values(network)
     got_loss, *got = compute(inputs, targets, update)
@@ -153,8 +161,16 @@ def test_dropped_recurrent_weights_equal_the_numpy_reference(random, device, rec
     assert compute(inputs, targets, update + 1)[0] != got_loss
 
 
-def test_log_probabilities_ignore_dropped_recurrent_weights(random, device):
-    network = build_network(NetworkConfig(4, recurrent_dropout=0.5), VOCABULARY, device)
+def test_only_words_lose_their_weights(random, device):
+    """A second layer's inputs are no words."""
+    network = build_network(NetworkConfig(4, num_layers=2, input_dropout=0.5), VOCABULARY, device)
+    assert [layer.input_dropout for layer in lasagne.layers.get_all_layers(network.output)
+            if isinstance(layer, LSTMLayer)] == [0.5, 0]
+
+
+def test_log_probabilities_ignore_dropped_weights(random, device):
+    config = NetworkConfig(4, recurrent_dropout=0.5, input_dropout=0.5)
+    network = build_network(config, VOCABULARY, device)
     x, y = T.imatrices("xy")
     compute = device.function([x, y], log_probabilities(network, x, y))
     inputs, targets = random.integers(0, VOCABULARY, (2, 3, 5)).astype("int32")

@@ -86,7 +86,8 @@ def job(folder, corpus, network=None, checkpoint_minutes=60.0, previous=None, te
     return TrainingJob(
         folder=folder, train_shards=train_shards, valid_shards=valid_shards,
         vocabulary=vocabulary,
-        network=network or NetworkConfig(12, dropout=0.1, recurrent_dropout=0.1),
+        network=network or NetworkConfig(12, dropout=0.1, recurrent_dropout=0.1,
+                                         input_dropout=0.05),
         training=TrainingConfig(**{**CONFIG, **changes}), tokenization={"lowercase": True},
         source="test", checkpoint_minutes=checkpoint_minutes, text=text,
         previous=previous, device=device.name)
