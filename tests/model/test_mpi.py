@@ -323,7 +323,7 @@ def test_the_cores_are_shared_out(trainings):
             "processes.finish()")
     for own, expected in (("pass", max(1, len(cores) // 2)),
                           # As where the launcher has bound each to one.
-                          (f"os.sched_setaffinity(0, [{cores}[processes.rank % {len(cores)}]])", 1)):
+                          (f"os.sched_setaffinity(0, [{cores * 2}[processes.rank]])", 1)):
         process = start([str(MPIEXEC), "-n", "2", sys.executable, "-c", code.format(own)])
         output, _ = process.communicate(timeout=60)
         assert output.split() == [str(expected)] * 2, output
