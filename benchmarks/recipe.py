@@ -161,8 +161,9 @@ class _Study:
                     micro_batch_sentences=config.micro_batch_sentences,
                     micro_batch_tokens=config.micro_batch_tokens,
                     shards_in_memory=config.shards_in_memory):
-                if self.done["updates"] < self._planned:
-                    self._update(batches)
+                if self.done["updates"] == self._planned:
+                    break
+                self._update(batches)
         if self._average is not None:
             self._trainer.restore(replace(self._trainer.state(), parameters=self._average))
 
