@@ -304,6 +304,21 @@ def test_a_lost_best_checkpoint_is_named_and_the_next_run_trains_anew(
     assert ended.model.read_bytes() == uninterrupted.model.read_bytes()
 
 
+def test_an_epoch_and_a_half_ends_amid_the_second_with_a_rate_near_zero(tmp_path, corpus):
+    sentences = sum(ShardReader(corpus[1]).step_counts.values())
+    per_epoch = math.ceil(sentences / 128)
+    with theano.configparser.change_flags(linker="py", optimizer="fast_compile"):
+        part = job(tmp_path, corpus, NetworkConfig(3), max_epochs=1.5, window=128)
+        train(part)
+    updates = [line for line in log_without_times(part.log) if "rate" in line]
+    assert [line["epoch"] for line in updates] == [0] * per_epoch + [1] * math.ceil(per_epoch / 2)
+    assert 0 < updates[-1]["rate"] < CONFIG["rate"] / 10 and updates[0]["rate"] == CONFIG["rate"]
+    assert log_without_times(part.log)[-1]["update"] == len(updates)
+    assert "validation_perplexity" in log_without_times(part.log)[-1]
+    last = read_checkpoint(part.last).position
+    assert last["finished"] == "max_epochs" and last["updates"] == len(updates)
+
+
 def test_a_stall_halves_the_rate_and_patience_ends_the_training(tmp_path, corpus, monkeypatch):
     pretend_to_evaluate(monkeypatch, [9.0, 8.0, 8.5, 8.0, 7.0, 7.5, 7.5, 7.5])
     stalled = job(tmp_path, corpus, patience=3, max_epochs=9, cooldown=0.0, window=256)
