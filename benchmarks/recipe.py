@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,6 @@ KNOBS = {
     "orthogonal": "gain of orthogonal recurrent weights at the start",
     "shared_masks": "1 for masks of outputs that are the same for all steps of a sentence",
     "warm_up": "share of the training over which the rate rises from zero",
-    "weight_decay": "decoupled weight decay, times the rate for each update",
 }
 # Before this share of a training no average of its weights is begun.
 _AVERAGED_FROM = 0.3
@@ -99,13 +99,6 @@ def _change_rules(knobs: dict[str, float], words: int) -> None:
     adam, normal, constant = (lasagne.updates.adam, lasagne.init.Normal, lasagne.init.Constant)
     constants = {name: knobs[name] for name in ("beta2", "epsilon") if name in knobs}
 
-    def changed_adam(loss_or_grads: Any, params: list, learning_rate: Any, **others: Any) -> dict:
-        updates = adam(loss_or_grads, params, learning_rate, **constants, **others)
-        if decay := knobs.get("weight_decay"):
-            for param in params:
-                updates[param] -= learning_rate * np.float32(decay) * param
-        return updates
-
     class Normal(lasagne.init.Normal):
         def sample(self, shape: tuple[int, ...]) -> np.ndarray:
             if "orthogonal" in knobs and len(shape) == 2 and shape[0] == shape[1]:
@@ -122,7 +115,7 @@ def _change_rules(knobs: dict[str, float], words: int) -> None:
                               rate=self.rate, seed=masks.seed, stream=self.number)
         return (steps_first * T.addbroadcast(mask, 0)).dimshuffle(1, 0, 2)
 
-    lasagne.updates.adam, lasagne.init.Normal = changed_adam, Normal
+    lasagne.updates.adam, lasagne.init.Normal = partial(adam, **constants), Normal
     if "forget_bias" in knobs:  # the only constant of 1
         lasagne.init.Constant = lambda value=0.0: constant(
             knobs["forget_bias"] if value == 1.0 else value)

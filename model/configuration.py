@@ -229,6 +229,9 @@ class TrainingConfig:
         Bound on the norm of a window's average gradient; 0 for none (Pascanu et al., 2013).
     beta1 : float
         Adam's decay of the average of the gradients (Kingma and Ba); no other rule reads it.
+    weight_decay : float
+        This times the rate is the share of each parameter that an update takes away (Loshchilov and
+        Hutter, 2019); 0 for none.
     max_epochs : float
         Times that the training text is gone through, the last of which may be a part.
     max_minutes : float
@@ -258,7 +261,8 @@ class TrainingConfig:
     optimization. ICLR 2015. rmsprop: T. Tieleman, G. Hinton: Lecture 6.5, Coursera, 2012. adadelta:
     M. Zeiler: ADADELTA: an adaptive learning rate method. arXiv:1212.5701. momentum: B. Polyak:
     Some methods of speeding up the convergence of iteration methods, 1964. R. Pascanu, T. Mikolov,
-    Y. Bengio: On the difficulty of training recurrent neural networks. ICML 2013.
+    Y. Bengio: On the difficulty of training recurrent neural networks. ICML 2013. I. Loshchilov,
+    F. Hutter: Decoupled weight decay regularization. ICLR 2019.
     """
 
     optimiser: Annotated[str, Rule(str, choices=tuple(OPTIMISERS))]
@@ -277,6 +281,7 @@ class TrainingConfig:
     seed: Annotated[int, Rule(int, at_least=0, at_most=2**32 - 1)]
     max_norm: Annotated[float, Rule(float, at_least=0)] = 0.0
     beta1: Annotated[float, Rule(float, at_least=0, below=1)] = 0.9
+    weight_decay: Annotated[float, Rule(float, at_least=0)] = 0.0
     slots: Annotated[int, Rule(int, choices=SLOTS, described="a power of two up to 1,024")] = 1
     precision: Annotated[str, Rule(str, choices=PRECISIONS)] = "single"
 

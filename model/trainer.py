@@ -79,10 +79,12 @@ class Trainer:
                                            on_unused_input="ignore")
         self._rate = theano.shared(np.asarray(training.rate, theano.config.floatX), name="rate")
         constants = {"beta1": training.beta1} if training.optimiser == "adam" else {}
+        decay = training.weight_decay and self._rate * T.constant(training.weight_decay,
+                                                                  dtype=theano.config.floatX)
         updates = average_and_apply(params, accumulators,
                                     getattr(lasagne.updates, training.optimiser),
-                                    max_norm=training.max_norm, learning_rate=self._rate,
-                                    **constants)
+                                    max_norm=training.max_norm, weight_decay=decay,
+                                    learning_rate=self._rate, **constants)
         self._optimiser = update_state(updates, params, accumulators)
         self._apply = device.function([], average_norm(updates, accumulators), updates=updates)
         self._log_probabilities = compile_log_probabilities(model)

@@ -102,7 +102,7 @@ def accumulate_gradients(loss_or_grads, params: list, accumulators: Accumulators
 
 
 def average_and_apply(params: list, accumulators: Accumulators, update: Callable,
-                      max_norm: float = 0, **kwargs) -> OrderedDict:
+                      max_norm: float = 0, weight_decay=0, **kwargs) -> OrderedDict:
     """Updates that change the parameters once by the average gradients, and clear the sums.
 
     Parameters
@@ -117,6 +117,9 @@ def average_and_apply(params: list, accumulators: Accumulators, update: Callable
     max_norm : float
         Bound on the norm of the average gradient, of all parameters together: a longer one is
         scaled down, as by `lasagne.updates.total_norm_constraint`. 0 for none.
+    weight_decay : float or symbolic scalar
+        The share of each parameter that an update takes away, whatever its gradient is: decoupled
+        weight decay (Loshchilov and Hutter, 2019). 0 for none.
     **kwargs
         For the update rule, as ``learning_rate``.
 
@@ -132,13 +135,21 @@ def average_and_apply(params: list, accumulators: Accumulators, update: Callable
     count :math:`N`, the update rule receives :math:`\\frac{1}{N} \\sum_n \\nabla L_n`. Sums over
     unequal numbers of terms are divided once, by the total: the average is that of all terms, not a
     mean of means. With a count of zero it is not-a-number.
+
+    References
+    ----------
+    I. Loshchilov, F. Hutter: Decoupled weight decay regularization. ICLR 2019.
     """
     averages = _average_gradients(accumulators)
     if max_norm:
         norm = _norm(map(sum_of_squares, accumulators.gradients), accumulators)
         factor = T.cast(T.clip(norm, 0, max_norm) / (norm + _EPSILON), theano.config.floatX)
         averages = [average * factor for average in averages]
-    updates = update_in_one_pass(update(averages, params, **kwargs), accumulators.gradients)
+    updates = update(averages, params, **kwargs)
+    if weight_decay:
+        for param in params:
+            updates[param] -= weight_decay * param
+    updates = update_in_one_pass(updates, accumulators.gradients)
     updates[accumulators.count] = T.zeros_like(accumulators.count)
     return updates
 

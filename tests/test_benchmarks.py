@@ -480,7 +480,7 @@ def test_changes_of_a_study_change_its_result(studied):
     job, perplexities = studied
     values = {"average": 0.5, "beta2": 0.9, "cosine": 1, "epsilon": 0.1, "forget_bias": 0,
               "growth": 2, "input_scale": 0.5, "input_tokens": 0.3, "input_words": 0.3,
-              "orthogonal": 1, "shared_masks": 1, "warm_up": 0.5, "weight_decay": 1,
+              "orthogonal": 1, "shared_masks": 1, "warm_up": 0.5,
               "training.rate": 0.02, "training.beta1": 0.5}
     assert values.keys() - {"training.rate", "training.beta1"} == KNOBS.keys()
     changes = [f"{name}={value}" for name, value in values.items()]

@@ -67,6 +67,7 @@ def test_every_field_has_a_rule():
     ("max_minutes", [-1]),
     ("cooldown", [-0.1, 1.1]),
     ("beta1", [-0.1, 1]),
+    ("weight_decay", [-0.1, math.inf]),
     ("seed", [-1, 2**32]),
 ])
 def test_a_training_that_makes_no_sense_is_refused(name, values):

@@ -16,11 +16,16 @@ CONFIG = dict(
     patience=1, shards_in_memory=1, seed=3)
 
 
-@pytest.mark.parametrize("beta1", [0.9, 0.8, 0.0])
+@pytest.mark.parametrize("beta1, weight_decay", [(0.9, 0.0), (0.8, 0.0), (0.0, 0.0), (0.8, 0.3)])
 @pytest.mark.usefixtures("float64")
-def test_adam_is_that_of_its_paper(random, beta1):
-    """Kingma and Ba (2015), with the order of computation of the end of section 2."""
-    trainer = Trainer(NetworkConfig(3), TrainingConfig(**CONFIG, beta1=beta1), VOCABULARY,
+def test_adam_is_that_of_its_paper(random, beta1, weight_decay):
+    """Kingma and Ba (2015), with the order of computation of the end of section 2.
+
+    With weight decay as in algorithm 2 of Loshchilov and Hutter (2019), the rate in the place of
+    its multiplier of the schedule.
+    """
+    trainer = Trainer(NetworkConfig(3),
+                      TrainingConfig(**CONFIG, beta1=beta1, weight_decay=weight_decay), VOCABULARY,
                       PROCESSOR)
     wanted = {name: value.copy() for name, value in trainer.state().parameters.items()
               if not name.endswith("_init")}
@@ -35,7 +40,8 @@ def test_adam_is_that_of_its_paper(random, beta1):
             first = beta1 * first + (1 - beta1) * gradient
             second = 0.999 * second + (1 - 0.999) * gradient**2
             moments[name] = first, second
-            wanted[name] -= rate * first / (np.sqrt(second) + 1e-8)
+            wanted[name] = (wanted[name] - rate * first / (np.sqrt(second) + 1e-8)
+                            - 0.01 * weight_decay * wanted[name])
         trainer.apply(0.01)
         parameters = trainer.state().parameters
         for name, value in wanted.items():

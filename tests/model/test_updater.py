@@ -237,3 +237,19 @@ def test_the_norm_of_the_average_is_bounded_as_lasagne_does(setup, windows, max_
     bounded = theano.function([], total_norm_constraint(constants, max_norm))()
     assert_equal(setup.values(setup.params),
                  [value - RATE * each for value, each in zip(setup.initial, bounded)])
+
+
+def test_decayed_weights_shrink_by_their_share_beside_the_update(setup, windows):
+    setup.reset()
+    accumulators = create_accumulators(setup.params)
+    updates = average_and_apply(setup.params, accumulators, sgd, weight_decay=0.1,
+                                learning_rate=RATE)
+    apply = setup.device.function([], updates=updates)
+    averages = setup.gradients(*windows[0][0])
+    for total, average in zip(accumulators.gradients, averages):
+        total.set_value(3 * average)
+    accumulators.count.set_value(np.int64(3))
+    apply()
+    assert_equal(setup.values(setup.params),
+                 [(1 - 0.1) * value - RATE * average
+                  for value, average in zip(setup.initial, averages)])

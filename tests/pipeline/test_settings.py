@@ -110,7 +110,7 @@ def test_the_reference_is_the_seed_network_and_nothing_that_was_found_since():
                        "learn_init": False, "dropout": 0, "recurrent_dropout": 0,
                        "input_dropout": 0, "recurrence": "fused"}
     wanted = {"optimiser": "adagrad", "rate": 0.005, "window": 1024, "denominator": "sentences",
-              "max_norm": 0, "cooldown": 0}
+              "max_norm": 0, "weight_decay": 0, "cooldown": 0}
     assert {name: training[name] for name in wanted} == wanted
 
 
