@@ -19,6 +19,7 @@ from model.system.errors import UserError
 
 WORKERS = 2
 
+_LOG_SHOWN = 4_000  # characters; the whole log is removed with the working folder
 _BLOCK = 10_000  # sentences drawn at a time
 _TYPES = 200_000
 _SYLLABLES = [consonant + vowel for consonant in "bdfghklmnprstvz" for vowel in "aeiou"]
@@ -108,7 +109,8 @@ def prepare(corpus: Path, work: Path, *, again: bool = False, root: str = "Encod
                 memory = max(memory, family_memory(process.pid))
         seconds = time.perf_counter() - started
     if code:
-        raise UserError(f"preparing {corpus} failed with exit code {code}: see {log}")
+        raise UserError(f"preparing {corpus} failed with exit code {code}. The end of its log:\n"
+                        f"{log.read_text()[-_LOG_SHOWN:]}")
     return {"seconds": seconds, "peak_memory_mb": memory,
             "shard_bytes": sum(path.stat().st_size for path in (work / "shards").iterdir())}
 

@@ -274,10 +274,10 @@ class _Run:
                           self._processes.of_first(self._clock.seconds()))
 
     def finish_if_due(self) -> None:
-        """Note that the training has ended, and why, when it has."""
+        """Note that the training has ended, and why, when it has; never before its first update."""
         position = self.position
         end = end_share(self._job.training, position.stalled_at)
-        if position.finished is None and self.share() >= end:
+        if position.finished is None and position.updates and self.share() >= end:
             position.finished = ("stalled" if end < 1 else "max_epochs"
                                  if position.updates == self._planned_updates else "max_minutes")
 

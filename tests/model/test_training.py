@@ -275,6 +275,19 @@ def test_a_validation_that_outlasts_the_time_budget_ends_the_training(
     assert last["finished"] == "max_minutes" and last["updates"] == len(rates)
 
 
+def test_a_warm_start_whose_first_validation_takes_all_the_time_ends_after_one_update(
+        tmp_path, corpus, uninterrupted, monkeypatch):
+    monkeypatch.setattr(WorkClock, "seconds", lambda _: 600.0)
+    warm = job(tmp_path, corpus, previous=uninterrupted.model, max_minutes=5.0)
+    train(warm)
+    (update,) = (line for line in log_without_times(warm.log) if "rate" in line)
+    assert update["rate"] == 0
+    assert read_checkpoint(warm.last).position["finished"] == "max_minutes"
+    before, after = (read_checkpoint(each.model).parameters for each in (uninterrupted, warm))
+    for name, value in before.items():
+        np.testing.assert_array_equal(after[name], value)
+
+
 def test_a_damaged_checkpoint_is_named_and_set_aside(tmp_path, corpus):
     damaged = job(tmp_path, corpus, checkpoint_minutes=0.0)
     asked = iter(range(10**9))
