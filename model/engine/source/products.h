@@ -83,6 +83,27 @@ void pack_matrix(long parts, long depth, long columns, const real *const *from, 
   }
 }
 
+// Whether the calling thread's share of a packed matrix was made from this one, bit by bit.
+template <typename real>
+bool is_packed(long depth, long columns, const real *from, const real *packed) {
+  const long panels = divide_up(columns, PANEL<real>), block = block_size(depth, DEPTH);
+  const long together = 8;  // as in `pack_panels`
+  const Share share(panels);
+  for (long k = 0; k < depth; k += block) {
+    const long rows = std::min(block, depth - k);
+    for (long first = share.begin; first < share.end; first += together)
+      for (long row = 0; row < rows; row++)
+        for (long p = first; p < std::min(share.end, first + together); p++) {
+          const long column = p * PANEL<real>;
+          if (std::memcmp(packed + (k * panels + p * rows + row) * PANEL<real>,
+                          from + (k + row) * columns + column,
+                          std::min(PANEL<real>, columns - column) * sizeof(real)))
+            return false;
+        }
+  }
+  return true;
+}
+
 template <int M, typename real> using Sums = vector<real>[M][4];
 
 // sums[r][v] += sum over k of left(r, k) * panel(k, v); `left` in strips of ROWS if STRIPS.

@@ -4,6 +4,8 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <cstdlib>
+#include <memory>
 
 #include "products.h"
 
@@ -45,6 +47,54 @@ template <typename real> real softmax_row(long columns, long target, real *row) 
   return std::log(total) - logit;
 }
 
+// Weights packed for the products forward and backward, and kept: the micro-batches of a window, and
+// all of an evaluation, have the same weights, and to compare them is quicker than to pack them.
+template <typename real> class PackedWeights {
+ public:
+  const real *forward() const { return forward_.get(); }
+  const real *backward() const { return backward_.get(); }
+
+  // Makes room for weights of a shape; false where there is no memory.
+  bool reserve(long units, long columns, bool backward) {
+    if (units != units_ || columns != columns_) *this = PackedWeights();
+    units_ = units, columns_ = columns;
+    if (!forward_) forward_.reset(allocate(packed_size<real>(units, columns)));
+    if (backward && !backward_) backward_.reset(allocate(packed_size<real>(columns, units)));
+    return forward_ && (backward_ || !backward);
+  }
+
+  // Packs weights of this shape, unless they are there; for a team of threads.
+  void pack(const real *W, bool backward) {
+#pragma omp single
+    same_ = packed_forward_;
+    if (packed_forward_ && !is_packed(units_, columns_, W, forward_.get()))
+#pragma omp atomic write
+      same_ = false;
+#pragma omp barrier
+    if (!same_) pack_matrix(1L, units_, columns_, &W, columns_, 1L, forward_.get());
+    const bool needed = backward && !(same_ && packed_backward_);
+    if (needed) pack_matrix(1L, columns_, units_, &W, 1L, columns_, backward_.get());
+#pragma omp barrier
+#pragma omp single
+    packed_forward_ = true, packed_backward_ = backward || (same_ && packed_backward_);
+  }
+
+ private:
+  using Memory = std::unique_ptr<real, decltype(&std::free)>;
+  static real *allocate(long count) {
+    return static_cast<real *>(std::aligned_alloc(64, divide_up(count * sizeof(real), 64) * 64));
+  }
+
+  long units_ = 0, columns_ = 0;
+  Memory forward_{nullptr, &std::free}, backward_{nullptr, &std::free};
+  bool packed_forward_ = false, packed_backward_ = false, same_ = false;
+};
+
+template <typename real> PackedWeights<real> &packed_weights() {
+  static thread_local PackedWeights<real> kept;
+  return kept;
+}
+
 // Rows whose logits are there at a time: as many as the products of the weights' gradients take in
 // one go.
 inline long rows_of_block(long rows) { return block_size(rows, DEPTH / 2); }
@@ -52,19 +102,19 @@ inline long rows_of_block(long rows) { return block_size(rows, DEPTH / 2); }
 template <typename real>
 int softmax_forward(long rows, long units, long columns, const real *hidden, const real *W,
                     const real *b, const int32_t *targets, real *losses) {
-  const long chunk = rows_at_once(rows), all = packed_size<real>(units, columns);
-  real *const packed = workspace<real>(all + available_threads() * chunk * columns);
-  if (packed == nullptr) return 1;
+  const long chunk = rows_at_once(rows);
+  PackedWeights<real> &weights = packed_weights<real>();
+  real *const work = workspace<real>(available_threads() * chunk * columns);
+  if (work == nullptr || !weights.reserve(units, columns, false)) return 1;
 #pragma omp parallel num_threads(threads_for_rows(rows))
   {
-    real *const logits = packed + all + thread() * chunk * columns;
-    pack_matrix(1L, units, columns, &W, columns, 1L, packed);
-#pragma omp barrier
+    real *const logits = work + thread() * chunk * columns;
+    weights.pack(W, false);
 #pragma omp for schedule(dynamic)
     for (long first = 0; first < rows; first += chunk) {
       const long count = std::min(chunk, rows - first);
-      multiply(0L, count, columns, units, hidden + first * units, units, packed, b, 0L, logits,
-               columns);
+      multiply(0L, count, columns, units, hidden + first * units, units, weights.forward(), b, 0L,
+               logits, columns);
       for (long row = 0; row < count; row++)
         losses[first + row] =
             softmax_row(columns, (long)targets[first + row], logits + row * columns);
@@ -80,18 +130,13 @@ int softmax_gradients(long rows, long units, long columns, const real *hidden, c
                       const real *b, const int32_t *targets, const real *d_losses, real *losses,
                       real *d_hidden, real *d_W, real *d_b) {
   const long block = rows_of_block(rows);
-  const long forward = packed_size<real>(units, columns);
-  const long backward = packed_size<real>(columns, units);
   const long size = divide_up(block * columns, PANEL<real>) * PANEL<real>;
-  real *const packed =
-      workspace<real>(forward + backward + size + transposed_size<real>(block, units));
-  if (packed == nullptr) return 1;
-  real *const transposed = packed + forward, *const logits = transposed + backward;
+  PackedWeights<real> &weights = packed_weights<real>();
+  real *const logits = workspace<real>(size + transposed_size<real>(block, units));
+  if (logits == nullptr || !weights.reserve(units, columns, true)) return 1;
 #pragma omp parallel num_threads(threads_for_rows(rows))
   {
-    pack_matrix(1L, units, columns, &W, columns, 1L, packed);
-    pack_matrix(1L, columns, units, &W, 1L, columns, transposed);
-#pragma omp barrier
+    weights.pack(W, true);
     for (long start = 0; start < rows; start += block) {
       const long count = std::min(block, rows - start), chunk = rows_at_once(count);
       const real *const left = hidden + start * units;
@@ -99,7 +144,8 @@ int softmax_gradients(long rows, long units, long columns, const real *hidden, c
 #pragma omp for schedule(dynamic)
       for (long first = 0; first < count; first += chunk) {
         const long end = std::min(count, first + chunk);
-        multiply(first, end, columns, units, left, units, packed, b, 0L, logits, columns);
+        multiply(first, end, columns, units, left, units, weights.forward(), b, 0L, logits,
+                 columns);
         for (long row = first; row < end; row++) {
           real *const line = logits + row * columns;
           losses[start + row] = softmax_row(columns, (long)targets[start + row], line);
@@ -108,8 +154,8 @@ int softmax_gradients(long rows, long units, long columns, const real *hidden, c
             for (long n = 0; n < columns; n++) line[n] *= scale;
         }
         std::fill(d_left + first * units, d_left + end * units, real(0));
-        multiply(first, end, units, columns, logits, columns, transposed, d_left, units, d_left,
-                 units);
+        multiply(first, end, units, columns, logits, columns, weights.backward(), d_left, units,
+                 d_left, units);
       }
       multiply_transposed(count, units, columns, 1L, left, units, logits, columns, &d_W, d_b,
                           logits + size);

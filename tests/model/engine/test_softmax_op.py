@@ -21,6 +21,17 @@ def make_arrays(rows, units, classes, dtype="float64"):
             random.integers(classes, size=rows))
 
 
+def softmax_by_numpy(hidden, W, b, targets):
+    """The losses, and their gradients for hidden, W and b."""
+    logits = hidden @ W + b
+    logits -= logits.max(1, keepdims=True)
+    probabilities = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    rows = np.arange(len(targets))
+    losses = -np.log(probabilities[rows, targets])
+    probabilities[rows, targets] -= 1
+    return losses, probabilities @ W.T, hidden.T @ probabilities, probabilities.sum(0)
+
+
 @pytest.mark.parametrize("weighted", [False, True])
 # The rows of the last are more than one block.
 @pytest.mark.parametrize("shape", [
@@ -87,17 +98,11 @@ def test_gradient_by_finite_differences():
 
 def test_single_precision():
     hidden, W, b, targets = make_arrays(150, 64, 301, "float32")
-    logits = hidden.astype("float64") @ W + b
-    logits -= logits.max(axis=1, keepdims=True)
-    probabilities = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
-    expected = -np.log(probabilities[np.arange(150), targets])
-    probabilities[np.arange(150), targets] -= 1
-
+    expected = softmax_by_numpy(hidden.astype("float64"), W, b, targets)
     variables = [theano.shared(array) for array in (hidden, W, b)]
     losses = softmax_crossentropy(*variables, targets)
     results = theano.function([], [losses, *theano.grad(losses.sum(), variables)])()
-    gradients = (probabilities @ W.T, hidden.T @ probabilities, probabilities.sum(axis=0))
-    for result, value in zip(results, (expected, *gradients), strict=True):
+    for result, value in zip(results, expected, strict=True):
         assert result.dtype == "float32"
         np.testing.assert_allclose(result, value, rtol=0, atol=3e-6 * np.abs(value).max())
 
@@ -154,3 +159,23 @@ def test_wrong_shapes_and_types():
         softmax_crossentropy(hidden, W.T, b, targets).eval()
     with pytest.raises(TypeError, match="float64"):
         softmax_crossentropy(hidden.astype("float32"), W, b, targets)
+
+
+def test_weights_that_are_kept_packed_are_seen_to_change():
+    """Whatever number changes, and whatever was computed before, with other weights or backward."""
+    x, W, b, y = T.dmatrix(), T.dmatrix(), T.dvector(), T.lvector()
+    losses = softmax_crossentropy(x, W, b, y)
+    forward = theano.function([x, W, b, y], losses)
+    both = theano.function([x, W, b, y], [losses, *theano.grad(losses.sum(), [x, W, b])])
+    # The first has more units than are packed in one block.
+    for units, classes in ((1030, 67), (5, 300), (1030, 67)):
+        hidden, weights, bias, targets = make_arrays(15, units, classes)
+        hidden /= units
+        for place in ((0, 0), (-1, -1), (units // 2, classes // 2), (0, 0)):
+            for functions in ((forward, both), (both, forward, both)):
+                weights[place] += 3
+                expected = softmax_by_numpy(hidden, weights, bias, targets)
+                for function in functions:
+                    found = function(hidden, weights, bias, targets)
+                    for one, value in zip(found if function is both else [found], expected):
+                        np.testing.assert_allclose(one, value, rtol=1e-9, atol=1e-12)
