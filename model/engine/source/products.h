@@ -26,13 +26,17 @@ void pack(long depth, long columns, const real *from, long row_stride, long colu
       store(to + k * PANEL<real>, load(from + k * row_stride, count));
     return;
   }
-  for (long k = 0; k < depth; k += LANES<real>) {
-    const long rows = std::min(depth - k, LANES<real>);
+  long k = 0;
+  if (row_stride == 1)
+    for (; k + LANES<real> <= depth; k += LANES<real>) {
+      vector<real> square[LANES<real>] = {};
+      for (long j = 0; j < count; j++) square[j] = load(from + k + j * column_stride);
+      transpose<1, real>(square);
+      for (long i = 0; i < LANES<real>; i++) store(to + (k + i) * PANEL<real>, square[i]);
+    }
+  for (; k < depth; k++)
     for (long j = 0; j < LANES<real>; j++)
-      for (long i = 0; i < rows; i++)
-        to[(k + i) * PANEL<real> + j] =
-            j < count ? from[(k + i) * row_stride + j * column_stride] : real(0);
-  }
+      to[k * PANEL<real> + j] = j < count ? from[k * row_stride + j * column_stride] : real(0);
 }
 
 // `panels` panels, `distance` apart. Rows are read in stretches of several panels, which the

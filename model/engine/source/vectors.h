@@ -36,10 +36,12 @@ typedef int32_t integers __attribute__((vector_size(BYTES)));
 
 template <typename real> struct traits;
 template <> struct traits<float> {
+  typedef int32_t places __attribute__((vector_size(BYTES)));
   typedef floats vector;
   typedef float unaligned __attribute__((vector_size(BYTES), aligned(4), may_alias));
 };
 template <> struct traits<double> {
+  typedef int64_t places __attribute__((vector_size(BYTES)));
   typedef doubles vector;
   typedef double unaligned __attribute__((vector_size(BYTES), aligned(8), may_alias));
 };
@@ -63,6 +65,25 @@ template <typename real> inline vector<real> load(const real *from, long count) 
 template <typename real> inline void store(real *to, vector<real> x, long count) {
   if (count >= LANES<real>) store(to, x);
   else if (count > 0) std::memcpy(to, &x, count * sizeof(real));
+}
+
+// Exchanges rows and columns of a square: off-diagonal blocks of 1, 2, 4 ... numbers, one after the
+// other.
+template <long SIZE = 1, typename real> inline void transpose(vector<real> (&rows)[LANES<real>]) {
+  if constexpr (SIZE < LANES<real>) {
+    typename traits<real>::places upper, lower;
+    for (long j = 0; j < LANES<real>; j++) {
+      upper[j] = j & SIZE ? LANES<real> + j - SIZE : j;
+      lower[j] = j & SIZE ? LANES<real> + j : j + SIZE;
+    }
+    for (long i = 0; i < LANES<real>; i++)
+      if (!(i & SIZE)) {
+        const vector<real> x = rows[i], y = rows[i + SIZE];
+        rows[i] = __builtin_shuffle(x, y, upper);
+        rows[i + SIZE] = __builtin_shuffle(x, y, lower);
+      }
+    transpose<2 * SIZE, real>(rows);
+  }
 }
 
 // ---- exponential, logistic function, hyperbolic tangent ----
