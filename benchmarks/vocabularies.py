@@ -18,7 +18,6 @@ from model.data.batches import MicroBatch, epoch_windows
 from model.data.vocabulary import read_vocabulary
 
 # As in the profile million, which validates eight times on a hundredth of the text.
-SETTINGS = {"window": 64, "micro_batch_sentences": 32}
 _VALIDATED = 0.08
 # What is timed of a run is all around its training.
 _RUN = {"network_num_units": 16, "training_max_minutes": 0.02, "training_micro_batch_tokens": 512}

@@ -233,13 +233,12 @@ def time_update(job: dict) -> None:
 
 def time_training(job: dict) -> None:
     """Answer with the timings of a window: see `benchmarks.vocabularies.TrainingTurns`."""
-    from benchmarks.vocabularies import SETTINGS, TrainingTurns
+    from benchmarks.vocabularies import TrainingTurns
     from model.data.vocabulary import read_vocabulary
 
     vocabulary = Path(job["vocabulary"])
-    trainer, config = _trainer(len(read_vocabulary(vocabulary)), SETTINGS,
-                               num_units=job["units"], dropout=0.0,
-                               recurrent_dropout=0.0)
+    trainer, config = _trainer(len(read_vocabulary(vocabulary)), num_units=job["units"],
+                               dropout=0.0, recurrent_dropout=0.0)
     turns = TrainingTurns(trainer, config, job["units"], vocabulary,
                           [Path(path) for path in job["shards"]])
     turns.turn()

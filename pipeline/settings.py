@@ -369,7 +369,7 @@ training = _section(
         weight_decay=(
             0.0, "This, times the rate, is the share of every weight that an update takes away; 0 "
             "for none. Worth three per cent of perplexity where a small text has many rare words, "
-            "and nothing where words are frequent: docs/recipe.md."),
+            "and hardly anything where words are frequent: docs/recipe.md."),
         slots=(
             1, "So many shares of a window have sums of their own, which are then added: as many "
             "processes can take part, and the result does not depend on how many do. A power of "

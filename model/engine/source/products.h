@@ -16,6 +16,9 @@ namespace {
 
 enum { DEPTH = 1024, CHUNK = 96 };
 
+// Panels that a stretch of a row is read for, one after the other: the processor foresees it.
+enum { STRETCH = 8 };
+
 // One vector's width of a panel: `columns` columns of a matrix with any two strides.
 template <typename real>
 void pack(long depth, long columns, const real *from, long row_stride, long column_stride,
@@ -39,16 +42,14 @@ void pack(long depth, long columns, const real *from, long row_stride, long colu
       to[k * PANEL<real> + j] = j < count ? from[k * row_stride + j * column_stride] : real(0);
 }
 
-// `panels` panels, `distance` apart. Rows are read in stretches of several panels, which the
-// processor foresees.
+// `panels` panels, `distance` apart.
 template <typename real>
 void pack_panels(long panels, long depth, long columns, const real *from, long row_stride,
                  long column_stride, real *to, long distance) {
-  const long together = 8;
   const long whole = column_stride == 1 ? std::min(panels, columns / PANEL<real>) : 0;
-  for (long first = 0; first < whole; first += together)
+  for (long first = 0; first < whole; first += STRETCH)
     for (long k = 0; k < depth; k++)
-      for (long p = first; p < std::min(whole, first + together); p++)
+      for (long p = first; p < std::min(whole, first + STRETCH); p++)
         for (long v = 0; v < PANEL<real>; v += LANES<real>)
           store(to + p * distance + k * PANEL<real> + v,
                 load(from + k * row_stride + p * PANEL<real> + v));
@@ -91,13 +92,12 @@ void pack_matrix(long parts, long depth, long columns, const real *const *from, 
 template <typename real>
 bool is_packed(long depth, long columns, const real *from, const real *packed) {
   const long panels = divide_up(columns, PANEL<real>), block = block_size(depth, DEPTH);
-  const long together = 8;  // as in `pack_panels`
   const Share share(panels);
   for (long k = 0; k < depth; k += block) {
     const long rows = std::min(block, depth - k);
-    for (long first = share.begin; first < share.end; first += together)
+    for (long first = share.begin; first < share.end; first += STRETCH)
       for (long row = 0; row < rows; row++)
-        for (long p = first; p < std::min(share.end, first + together); p++) {
+        for (long p = first; p < std::min(share.end, first + STRETCH); p++) {
           const long column = p * PANEL<real>;
           if (std::memcmp(packed + (k * panels + p * rows + row) * PANEL<real>,
                           from + (k + row) * columns + column,
