@@ -50,7 +50,7 @@ class Trainings:
                 "optimiser": "adam", "rate": 0.02, "window": 32, "denominator": "sentences",
                 "micro_batch_sentences": 4, "micro_batch_tokens": 512, "max_epochs": 2,
                 "max_minutes": 0, "cooldown": 0.5, "validations_per_epoch": 2, "patience": 4,
-                "shards_in_memory": 2, "slots": 4, "seed": 1},
+                "shards_in_memory": 2, "slots": 4, "seed": 1, "max_norm": 5, "weight_decay": 0.01},
             "tokenization": {"split": "words", "lowercase": True}, "source": "test",
             "checkpoint_minutes": 60.0,
             "text": {"format": 3, "shares": {"valid": 0.1, "test": 0.1},

@@ -32,7 +32,7 @@ from pipeline.tokens import write_tokens
 CONFIG = dict(
     optimiser="adam", rate=0.02, window=32, denominator="sentences", micro_batch_sentences=16,
     micro_batch_tokens=512, max_epochs=2, max_minutes=0, cooldown=0.5, validations_per_epoch=2,
-    patience=4, shards_in_memory=2, seed=1)
+    patience=4, shards_in_memory=2, seed=1, max_norm=5, beta1=0.8, weight_decay=0.01)
 
 WORDS = list("abcdef")
 
