@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable
 from dataclasses import fields, replace
 from functools import partial
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,7 @@ KNOBS = {
     "cosine": "1 for a cooldown along half a cosine",
     "epsilon": "Adam's third constant",
     "forget_bias": "bias of the forget gate at the start",
-    "growth": "the window grows from epoch to epoch, by so much on either side of its own size",
+    "growth": "the window grows from its size divided by this to its size times this",
     "input_scale": "standard deviation of the first layer's input weights at the start",
     "input_tokens": "share of the input words that are <unk> in training, each occurrence alone",
     "input_words": "share of the input words that are <unk> for a whole update",
@@ -132,44 +133,47 @@ class _Study:
         self._shards = [Path(shard) for shard in shards]
         self._random = np.random.default_rng(config.seed)
         self._average: dict[str, np.ndarray] | None = None
-        self._windows = [self._window(epoch) for epoch in range(math.ceil(config.max_epochs))]
+        growth = knobs.get("growth", 1.0)
+        # The smallest that there will be: an update may take several.
+        self._window = round(config.window / max(growth, 1 / growth))
         sentences = sum(ShardReader(self._shards, words.digest).step_counts.values())
-        *whole, last = (math.ceil(sentences / window) for window in self._windows)
-        self._planned = sum(whole) + planned_updates(config.max_epochs - len(whole), last)
+        self._windows = planned_updates(config.max_epochs, math.ceil(sentences / self._window))
+        self._windows_done = 0
         self.done = {"updates": 0, "tokens": 0}
-
-    def _window(self, epoch: int) -> int:
-        """Sentences for each update of an epoch."""
-        if (growth := self._knobs.get("growth")) is None:
-            return self._config.window
-        share = epoch / max(1, math.ceil(self._config.max_epochs) - 1)
-        return round(self._config.window * growth ** (2 * share - 1))
 
     def run(self) -> None:
         """Train to the end; the trainer has then the weights to evaluate."""
         config = self._config
-        for epoch, window in enumerate(self._windows):
-            for batches in epoch_windows(
-                    self._shards, self._words.digest, seed=config.seed, epoch=epoch, window=window,
-                    micro_batch_sentences=config.micro_batch_sentences,
-                    micro_batch_tokens=config.micro_batch_tokens,
-                    shards_in_memory=config.shards_in_memory):
-                if self.done["updates"] == self._planned:
-                    break
-                self._update(batches)
+        for epoch in range(math.ceil(config.max_epochs)):
+            windows = epoch_windows(
+                self._shards, self._words.digest, seed=config.seed, epoch=epoch,
+                window=self._window, micro_batch_sentences=config.micro_batch_sentences,
+                micro_batch_tokens=config.micro_batch_tokens,
+                shards_in_memory=config.shards_in_memory)
+            while joined := list(islice(windows, self._next_windows())):
+                self._update(joined)
         if self._average is not None:
             self._trainer.restore(replace(self._trainer.state(), parameters=self._average))
 
-    def _update(self, batches: list[MicroBatch]) -> None:
+    def _share(self) -> float:
+        return self._windows_done / self._windows
+
+    def _next_windows(self) -> int:
+        """How many windows make the next update; none at the end."""
+        size = self._config.window * self._knobs.get("growth", 1.0) ** (2 * self._share() - 1)
+        return min(round(size / self._window), self._windows - self._windows_done)
+
+    def _update(self, windows: list[list[MicroBatch]]) -> None:
         dropped, sentence = self._dropping(), 0
-        for batch in batches:
+        for batch in chain.from_iterable(windows):
             self._trainer.accumulate(dropped(batch.inputs), batch.targets,
                                      update=self.done["updates"], sentence=sentence)
             sentence += len(batch)
             self.done["tokens"] += batch.inputs.size
         self._trainer.apply(self._rate())
         self.done["updates"] += 1
-        if "average" in self._knobs and self.done["updates"] >= _AVERAGED_FROM * self._planned:
+        self._windows_done += len(windows)
+        if "average" in self._knobs and self._share() >= _AVERAGED_FROM:
             parameters = self._trainer.state().parameters
             if self._average is None:
                 self._average = {name: value.copy() for name, value in parameters.items()}
@@ -189,12 +193,12 @@ class _Study:
         return drop
 
     def _rate(self) -> float:
-        share, config = self.done["updates"] / self._planned, self._config
+        share, config = self._share(), self._config
         rate = learning_rate(config, share, 0)
         if self._knobs.get("cosine"):
             rate = config.rate * (1 - math.cos(math.pi * rate / config.rate)) / 2
         if warm_up := self._knobs.get("warm_up"):
-            rate *= min(1.0, (share + 1 / self._planned) / warm_up)
+            rate *= min(1.0, (share + 1 / self._windows) / warm_up)
         return rate
 
     def perplexity(self, shards: list[str]) -> float:
