@@ -133,9 +133,9 @@ class _Study:
         self._shards = [Path(shard) for shard in shards]
         self._random = np.random.default_rng(config.seed)
         self._average: dict[str, np.ndarray] | None = None
-        growth = knobs.get("growth", 1.0)
+        self._growth = knobs.get("growth", 1.0)
         # The smallest that there will be: an update may take several.
-        self._window = round(config.window / max(growth, 1 / growth))
+        self._window = round(config.window / max(self._growth, 1 / self._growth))
         sentences = sum(ShardReader(self._shards, words.digest).step_counts.values())
         self._windows = planned_updates(config.max_epochs, math.ceil(sentences / self._window))
         self._windows_done = 0
@@ -160,7 +160,7 @@ class _Study:
 
     def _next_windows(self) -> int:
         """How many windows make the next update; none at the end."""
-        size = self._config.window * self._knobs.get("growth", 1.0) ** (2 * self._share() - 1)
+        size = self._config.window * self._growth ** (2 * self._share() - 1)
         return min(round(size / self._window), self._windows - self._windows_done)
 
     def _update(self, windows: list[list[MicroBatch]]) -> None:
