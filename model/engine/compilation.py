@@ -15,6 +15,7 @@ import hashlib
 import io
 import logging
 import os
+import pickle
 import shlex
 import shutil
 import subprocess
@@ -135,6 +136,94 @@ def lock_compile_cache() -> None:
             clean_up(cache)
 
     ModuleCache._on_atexit = clean_up_at_exit
+
+
+def share_modules() -> None:
+    """Let processes that use one compile cache neither remove nor miss each other's modules.
+
+    Theano writes the keys of a module in place: a process that starts in that moment reads an
+    empty file, takes the module for broken and removes it. The other one, which had loaded it,
+    then fails as soon as it has a key to add. Here a file of keys is replaced, and a module that
+    is gone, for Theano also removes old ones, is compiled again.
+    """
+    from theano.gof.cmodule import KeyData, ModuleCache
+
+    def save_pkl(self):
+        temporary = f"{self.key_pkl}.new"  # the lock is held
+        with open(temporary, "wb") as file:
+            pickle.dump(self, file, protocol=pickle.HIGHEST_PROTOCOL)
+        os.replace(temporary, self.key_pkl)
+
+    def add_key(self, key, save_pkl=True):
+        self.keys.add(key)
+        try:
+            if save_pkl:
+                self.save_pkl()
+        except OSError:
+            self.keys.remove(key)  # so that it can be tried again
+            raise
+
+    KeyData.save_pkl = save_pkl
+    KeyData.add_key = add_key
+    module_from_key, refresh = ModuleCache.module_from_key, ModuleCache.refresh
+
+    def find_or_compile(cache, *arguments, **options):
+        try:
+            return module_from_key(cache, *arguments, **options)
+        except (OSError, ImportError):
+            gone = [module_hash for module_hash, data in cache.module_hash_to_key_data.items()
+                    if not os.path.exists(data.get_entry())]
+            if not gone:
+                raise
+            for module_hash in gone:
+                data = cache.module_hash_to_key_data.pop(module_hash)
+                data.delete_keys_from(cache.entry_from_key)
+                cache.loaded_key_pkl.discard(data.key_pkl)
+            return module_from_key(cache, *arguments, **options)
+
+    def read_folder(cache, *arguments, **options):
+        for _ in range(8):
+            # Between listing the folder and reading it others may remove what they compiled.
+            with contextlib.suppress(FileNotFoundError):
+                return refresh(cache, *arguments, **options)
+        return refresh(cache, *arguments, **options)
+
+    ModuleCache.module_from_key = find_or_compile
+    ModuleCache.refresh = read_folder
+
+
+def keep_modules() -> None:
+    """Let a process find what an earlier one has compiled, whatever Theano's operations are.
+
+    Theano compiles some anew in each process: those that have no properties, which it takes for
+    those without a version, and those whose version is the hash of their code, for Python gives a
+    text another hash in each process.
+    """
+    from theano.gof.cc import CLinker
+    from theano.gof.op import COp
+
+    cmodule_key = CLinker.cmodule_key_
+
+    def key_with_version(linker, fgraph, *arguments, **options):
+        key = cmodule_key(linker, fgraph, *arguments, **options)
+        if key is None or key[0]:
+            return key
+        version = []
+        for node in linker.schedule(fgraph):
+            version.append(node.op.c_code_cache_version_apply(node))
+            version.extend(variable.type.c_code_cache_version()
+                           for variable in node.inputs + node.outputs)
+        return (tuple(version) if all(version) else (), key[1])
+
+    def version_of_code(op):
+        digest = hashlib.sha256("\0".join(op.func_codes).encode()).hexdigest()
+        version = (int(digest[:16], 16), )
+        if hasattr(op, "params_type"):
+            version += (op.params_type.c_code_cache_version(), )
+        return version
+
+    CLinker.cmodule_key_ = key_with_version
+    COp.c_code_cache_version = version_of_code
 
 
 def precompile_headers() -> None:

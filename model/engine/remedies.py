@@ -22,8 +22,10 @@ from model.engine.compilation import (
     compiling,
     configure,
     explain_failures,
+    keep_modules,
     lock_compile_cache,
     precompile_headers,
+    share_modules,
 )
 
 # Scalar aliases that numpy 1.24 removed; Theano 1.0.5 and Lasagne 0.1 use them.
@@ -118,6 +120,8 @@ def _import() -> None:
 
         _remedy_lasagne()
         lock_compile_cache()
+        share_modules()
+        keep_modules()
         precompile_headers()
         explain_failures()
         import lasagne  # noqa: F401

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 from collections import OrderedDict
+from pathlib import Path
 
 import numpy as np
 import theano
@@ -14,6 +16,9 @@ from theano.tensor.elemwise import DimShuffle, Elemwise
 # Numbers whose squares are summed at a time, in so many sums side by side: they stay in the
 # first-level cache for what is done with them next, and the order of the sums is always the same.
 _BLOCK, _LANES = 4096, 16
+
+# Compiled modules are kept: changed code is another version.
+_VERSION = int(hashlib.sha256(Path(__file__).read_bytes()).hexdigest()[:16], 16)
 
 
 def update_in_one_pass(updates: OrderedDict, sums: list) -> OrderedDict:
@@ -123,7 +128,7 @@ class _Pass(theano.OpenMPOp):
         super().__init__(openmp=True)
 
     def c_code_cache_version(self):
-        return (2, _BLOCK, _LANES)
+        return (_VERSION, )
 
     def c_headers(self):
         return [*super().c_headers(), "<algorithm>", "<vector>"]

@@ -66,6 +66,121 @@ def test_many_processes_share_what_a_killed_one_has_left(tmp_path):
     assert not lock.exists()
 
 
+def test_a_second_process_compiles_nothing(tmp_path):
+    """Theano compiles the first four kinds in each process: no properties, or a hash of code."""
+    code = """
+from model import engine
+import theano, theano.tensor as T
+from theano.gof import cc
+from model.engine.update_op import sum_of_squares
+x, n = T.vector(), T.iscalar()
+for y in (x.dimshuffle("x", 0), T.alloc(x.sum(), n, n), sum_of_squares(x), x, x * n):
+    print(theano.function([x, n], y, on_unused_input="ignore")([1, 2], 2).tolist(), end=" ")
+_, loaded, compiled = cc.get_module_cache().stats
+print(loaded, compiled)
+"""
+    environment = {**os.environ, "PIPELINE_WORK": str(tmp_path), "THEANO_FLAGS": ""}
+    values = "[[1.0, 2.0]] [[3.0, 3.0], [3.0, 3.0]] 5.0 [1.0, 2.0] [2.0, 4.0] "
+    first = run(code, env={**environment, "PYTHONHASHSEED": "1"})
+    second = run(code, env={**environment, "PYTHONHASHSEED": "2"})
+    assert first.startswith(values) and second.startswith(values)
+    compiled = first.split()[-1]
+    assert int(compiled) >= 5 and second.split()[-2:] == [compiled, "0"]
+
+
+# Both functions have the same module: the second one adds its key to that of the first.
+_TWO_KEYS = """
+from model import engine
+import pickle, shutil, subprocess, sys
+from pathlib import Path
+import theano, theano.tensor as T
+
+def first():
+    x = T.vector()
+    return theano.function([x], x.dimshuffle("x", 0))([1]).tolist()
+
+def second():
+    x = T.vector()
+    return theano.function([x], x.dimshuffle(0, "x"))([1, 2]).tolist()
+
+def modules():
+    return sorted(path.parent for path in Path(theano.config.compiledir).glob("tmp*/key.pkl"))
+"""
+
+
+def test_a_process_that_starts_while_another_keeps_a_module_does_not_remove_it(tmp_path):
+    """It found an empty file of keys, and took the module for broken."""
+    environment = {**os.environ, "PIPELINE_WORK": str(tmp_path), "THEANO_FLAGS": ""}
+    other = _TWO_KEYS + "print(first())"
+    code = _TWO_KEYS + f"""
+from theano.gof import cc
+print(first())
+before, dump = modules(), pickle.dump
+
+def interrupted(*arguments, **options):
+    pickle.dump = dump
+    other = subprocess.run([sys.executable, "-c", {other!r}], text=True, capture_output=True)
+    print(other.stdout + other.stderr, end="")
+    dump(*arguments, **options)
+
+pickle.dump = interrupted
+for data in cc.get_module_cache().module_hash_to_key_data.values():
+    if Path(data.key_pkl).exists():
+        data.save_pkl()  # as `second` does, but without the lock that the other one takes too
+print(second())
+print(len(before), modules() == before)
+"""
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True,
+                          text=True)
+    assert done.stdout.splitlines() == ["[[1.0]]", "[[1.0]]", "[[1.0], [2.0]]", "2 True"]
+    assert not done.stderr
+
+
+def test_a_module_that_is_gone_is_compiled_again_even_if_it_is_loaded(tmp_path):
+    environment = {**os.environ, "PIPELINE_WORK": str(tmp_path), "THEANO_FLAGS": ""}
+    code = _TWO_KEYS + """
+print(first())
+before = modules()
+for module in before:
+    shutil.rmtree(module)
+print(second(), first())
+print(len(before), len(modules()), modules() == before)
+"""
+    assert run(code, env=environment).splitlines() == [
+        "[[1.0]]", "[[1.0], [2.0]] [[1.0]]", "2 2 False"]
+    # It is gone after another process has read of it, and before that one loads it.
+    code = _TWO_KEYS + """
+from theano.gof import cc
+cc.get_module_cache()
+for module in modules():
+    shutil.rmtree(module)
+print(first(), len(modules()))
+"""
+    assert run(code, env=environment) == "[[1.0]] 2"
+
+
+def test_a_key_that_could_not_be_kept_can_be_kept_later(tmp_path):
+    environment = {**os.environ, "PIPELINE_WORK": str(tmp_path), "THEANO_FLAGS": ""}
+    code = _TWO_KEYS + """
+import errno
+first()
+dump = pickle.dump
+
+def full(*arguments, **options):
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+pickle.dump = full
+try:
+    second()
+except engine.CannotCompile as error:
+    print(error.reason)
+pickle.dump = dump
+print(second())
+"""
+    assert run(code, env=environment).splitlines() == [
+        "[Errno 28] No space left on device", "[[1.0], [2.0]]"]
+
+
 def test_a_failed_compilation_leaves_no_lock_and_cleaning_up_at_the_end_no_traceback(tmp_path):
     environment = {**os.environ, "PIPELINE_WORK": str(tmp_path), "THEANO_FLAGS": ""}
     code = ("import os\n"
