@@ -9,7 +9,6 @@ if __name__ == "__main__":
 
 import argparse
 import json
-import os
 import shutil
 import sys
 from collections.abc import Callable, Sequence
@@ -24,7 +23,7 @@ from benchmarks.checkpoints import time_checkpoints
 from benchmarks.comparison import compare, compile_times
 from benchmarks.extent import FULL, QUICK, THREADS, Extent, ProcessesExtent
 from benchmarks.growth import grow
-from benchmarks.machine import conditions, machine
+from benchmarks.machine import busy_cores, conditions, machine
 from benchmarks.preparation import time_files, time_preparation
 from benchmarks.vocabularies import time_vocabularies
 from model.configuration import AMOUNT, DEVICE
@@ -116,9 +115,10 @@ def _measure(options: argparse.Namespace, folder: Path) -> None:
         "processes": lambda: _time_processes(extent.processes),
     }
     here = machine()
-    print(f"{tables.machine_table(here)}\n{THREADS} threads; load average "
-          f"{os.getloadavg()[0]:.2f}\n", flush=True)
-    if os.getloadavg()[0] > 0.5 and not options.quick:
+    busy = busy_cores()
+    print(f"{tables.machine_table(here)}\n{THREADS} threads; "
+          f"{busy:.1f} cores at work on something else\n", flush=True)
+    if busy > 0.2 and not options.quick:
         _say("other processes are at work on this machine: trust ratios alone")
     # The large corpora take hours, and a hundred gigabytes: they are asked for by name.
     usual = [section for section in SECTIONS if section != "corpora"]

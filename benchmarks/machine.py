@@ -53,6 +53,22 @@ def conditions() -> Iterator[dict]:
     noted["load_after"] = round(os.getloadavg()[0], 2)
 
 
+def busy_cores(seconds: float = 1) -> float:
+    """How many of the machine's cores are at work, on average over so many seconds from now.
+
+    A load average would still count what has ended.
+    """
+    before = _work()
+    time.sleep(seconds)
+    return (_work() - before) / seconds
+
+
+def _work() -> float:
+    """Seconds of work of all cores since the machine was started."""
+    user, nice, system, _, _, *others = Path("/proc/stat").read_text().splitlines()[0].split()[1:9]
+    return sum(map(int, (user, nice, system, *others))) / os.sysconf("SC_CLK_TCK")
+
+
 def peak_memory() -> float:
     """The most memory that this process has had at once, in MB.
 

@@ -14,7 +14,7 @@ from benchmarks.__main__ import main
 from benchmarks.comparison import compare
 from benchmarks.corpora import write_large_corpus
 from benchmarks.extent import QUICK, Shape
-from benchmarks.machine import family_memory, machine, peak_memory
+from benchmarks.machine import busy_cores, family_memory, machine, peak_memory
 from benchmarks.preparation import write_corpus
 from benchmarks.processes import efficiency
 from benchmarks.recipe import KNOBS
@@ -212,6 +212,13 @@ def test_machine_and_memory():
     assert peak_memory() > 20
     assert family_memory(os.getpid()) > 20
     assert family_memory(2**22 + 1) == 0  # no such process
+
+
+def test_the_work_of_others_is_seen():
+    with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as other:
+        busy = busy_cores(0.5)
+        other.kill()
+    assert 0.4 < busy < os.cpu_count() + 0.1
 
 
 def test_writing_a_checkpoint_is_measured(work, capsys):
