@@ -58,9 +58,9 @@ def busy_cores(seconds: float = 1) -> float:
 
     A load average would still count what has ended.
     """
-    before = _work()
+    before, started = _work(), time.perf_counter()
     time.sleep(seconds)
-    return (_work() - before) / seconds
+    return (_work() - before) / (time.perf_counter() - started)
 
 
 def _work() -> float:

@@ -218,7 +218,7 @@ def test_the_work_of_others_is_seen():
     with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as other:
         busy = busy_cores(0.5)
         other.kill()
-    assert 0.4 < busy < os.cpu_count() + 0.1
+    assert 0.4 < busy < 1.2 * os.cpu_count()  # it is counted in hundredths of a second
 
 
 def test_writing_a_checkpoint_is_measured(work, capsys):
