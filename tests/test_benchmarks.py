@@ -215,9 +215,13 @@ def test_machine_and_memory():
 
 
 def test_the_work_of_others_is_seen():
-    with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as other:
-        busy = busy_cores(0.5)
-        other.kill()
+    code = "print(flush=True)\nwhile True: pass"
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as other:
+        other.stdout.readline()
+        try:
+            busy = busy_cores(0.5)
+        finally:
+            other.kill()
     assert 0.4 < busy < 1.2 * os.cpu_count()  # it is counted in hundredths of a second
 
 

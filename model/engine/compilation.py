@@ -155,41 +155,52 @@ def share_modules() -> None:
         os.replace(temporary, self.key_pkl)
 
     def add_key(self, key, save_pkl=True):
-        self.keys.add(key)
-        try:
-            if save_pkl:
-                self.save_pkl()
-        except OSError:
-            self.keys.remove(key)  # so that it can be tried again
-            raise
+        self.keys.add(key)  # it may be there, since it could not be saved
+        if save_pkl:
+            self.save_pkl()
 
     KeyData.save_pkl = save_pkl
     KeyData.add_key = add_key
     module_from_key, refresh = ModuleCache.module_from_key, ModuleCache.refresh
+    add_to_cache = ModuleCache._add_to_cache
+
+    def forget_gone(cache):
+        gone = [data for data in cache.module_hash_to_key_data.values()
+                if not os.path.exists(data.get_entry())]
+        for data in gone:
+            del cache.module_hash_to_key_data[data.module_hash]
+            data.delete_keys_from(cache.entry_from_key)
+            cache.module_from_name.pop(data.get_entry(), None)
+            cache.loaded_key_pkl.discard(data.key_pkl)
+        return bool(gone)
 
     def find_or_compile(cache, *arguments, **options):
+        os.makedirs(cache.dirname, exist_ok=True)
         try:
             return module_from_key(cache, *arguments, **options)
         except (OSError, ImportError):
-            gone = [module_hash for module_hash, data in cache.module_hash_to_key_data.items()
-                    if not os.path.exists(data.get_entry())]
-            if not gone:
+            if not forget_gone(cache):
                 raise
-            for module_hash in gone:
-                data = cache.module_hash_to_key_data.pop(module_hash)
-                data.delete_keys_from(cache.entry_from_key)
-                cache.loaded_key_pkl.discard(data.key_pkl)
             return module_from_key(cache, *arguments, **options)
 
     def read_folder(cache, *arguments, **options):
+        forget_gone(cache)
         for _ in range(8):
             # Between listing the folder and reading it others may remove what they compiled.
             with contextlib.suppress(FileNotFoundError):
                 return refresh(cache, *arguments, **options)
         return refresh(cache, *arguments, **options)
 
+    def keep_whole(cache, module, *arguments):
+        try:
+            return add_to_cache(cache, module, *arguments)
+        except OSError:  # without its key nobody finds it, and a full disk stays full
+            shutil.rmtree(os.path.dirname(module.__file__), ignore_errors=True)
+            raise
+
     ModuleCache.module_from_key = find_or_compile
     ModuleCache.refresh = read_folder
+    ModuleCache._add_to_cache = keep_whole
 
 
 def keep_modules() -> None:

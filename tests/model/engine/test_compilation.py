@@ -91,7 +91,7 @@ print(loaded, compiled)
 # Both functions have the same module: the second one adds its key to that of the first.
 _TWO_KEYS = """
 from model import engine
-import pickle, shutil, subprocess, sys
+import os, pickle, shutil, subprocess, sys
 from pathlib import Path
 import theano, theano.tensor as T
 
@@ -139,16 +139,32 @@ print(len(before), modules() == before)
 def test_a_module_that_is_gone_is_compiled_again_even_if_it_is_loaded(tmp_path):
     environment = {**os.environ, "PIPELINE_WORK": str(tmp_path), "THEANO_FLAGS": ""}
     code = _TWO_KEYS + """
+from theano.gof import cc
 print(first())
 before = modules()
 for module in before:
     shutil.rmtree(module)
 print(second(), first())
 print(len(before), len(modules()), modules() == before)
+# All at once; another module is asked for first.
+shutil.rmtree(theano.config.base_compiledir)
+x = T.vector()
+print(theano.function([x], x * 2)([1]).tolist(), second(), first())
+# The folder comes back, as one on another host can, after it was missed.
+folder = Path(theano.config.compiledir)
+folder.rename(folder.with_name("away"))
+cc.get_module_cache().refresh()
+folder.with_name("away").rename(folder)
+print(second(), first())
 """
-    assert run(code, env=environment).splitlines() == [
-        "[[1.0]]", "[[1.0], [2.0]] [[1.0]]", "2 2 False"]
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True,
+                          text=True)
+    assert done.stdout.splitlines() == [
+        "[[1.0]]", "[[1.0], [2.0]] [[1.0]]", "2 2 False",
+        "[2.0] [[1.0], [2.0]] [[1.0]]", "[[1.0], [2.0]] [[1.0]]"]
+    assert not done.stderr
     # It is gone after another process has read of it, and before that one loads it.
+    shutil.rmtree(tmp_path)
     code = _TWO_KEYS + """
 from theano.gof import cc
 cc.get_module_cache()
@@ -156,6 +172,25 @@ for module in modules():
     shutil.rmtree(module)
 print(first(), len(modules()))
 """
+    assert run(_TWO_KEYS + "print(first())", env=environment) == "[[1.0]]"
+    assert run(code, env=environment) == "[[1.0]] 2"
+
+
+def test_a_folder_that_vanishes_while_it_is_read_is_passed_over(tmp_path):
+    environment = {**os.environ, "PIPELINE_WORK": str(tmp_path), "THEANO_FLAGS": ""}
+    code = _TWO_KEYS + """
+from theano.gof import cmodule
+last_access_time = cmodule.last_access_time
+
+def removed(path):
+    cmodule.last_access_time = last_access_time
+    shutil.rmtree(Path(path).parent)
+    return last_access_time(path)
+
+cmodule.last_access_time = removed
+print(first(), len(modules()))
+"""
+    assert run(_TWO_KEYS + "print(first())", env=environment) == "[[1.0]]"
     assert run(code, env=environment) == "[[1.0]] 2"
 
 
@@ -163,21 +198,27 @@ def test_a_key_that_could_not_be_kept_can_be_kept_later(tmp_path):
     environment = {**os.environ, "PIPELINE_WORK": str(tmp_path), "THEANO_FLAGS": ""}
     code = _TWO_KEYS + """
 import errno
-first()
 dump = pickle.dump
 
 def full(*arguments, **options):
     raise OSError(errno.ENOSPC, "No space left on device")
 
-pickle.dump = full
-try:
-    second()
-except engine.CannotCompile as error:
-    print(error.reason)
-pickle.dump = dump
+def without_room(function):
+    pickle.dump = full
+    try:
+        function()
+    except engine.CannotCompile as error:
+        print(error.reason)
+    pickle.dump = dump
+
+without_room(first)
+print(list(Path(theano.config.compiledir).glob("tmp*")))
+print(first())
+without_room(second)
 print(second())
 """
     assert run(code, env=environment).splitlines() == [
+        "[Errno 28] No space left on device", "[]", "[[1.0]]",
         "[Errno 28] No space left on device", "[[1.0], [2.0]]"]
 
 
