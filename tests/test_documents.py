@@ -118,8 +118,9 @@ def checkout(finished, tmp_path):
         return tmp_path / "checkout"
 
     yield copy
-    subprocess.run(["make", "stop"], cwd=tmp_path / "checkout", capture_output=True,
-                   env=environment(tmp_path))
+    for daemon in (tmp_path / "checkout" / "data").rglob("luigid/pid"):
+        subprocess.run(["make", "stop", f"WORK={daemon.parents[1]}"], capture_output=True,
+                       cwd=tmp_path / "checkout", env=environment(tmp_path), check=True)
 
 
 def environment(folder):
