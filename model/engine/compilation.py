@@ -144,7 +144,7 @@ def share_modules() -> None:
     Theano writes the keys of a module in place: a process that starts in that moment reads an
     empty file, takes the module for broken and removes it. The other one, which had loaded it,
     then fails as soon as it has a key to add. Here a file of keys is replaced, and a module that
-    is gone, for Theano also removes old ones, is compiled again.
+    is gone is compiled again: Theano removes old ones, too.
     """
     from theano.gof.cmodule import KeyData, ModuleCache
 
